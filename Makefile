@@ -1,0 +1,69 @@
+# Everyday commands. `make` alone lists them; ARGS is passed on: make serve ARGS="--port 8000"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# pip shows its progress here; constraints.txt makes every install the one that the tests ran with.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format bench soak constraints clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## start the server on http://localhost:7860, this folder being its home
+	@$(BIN)/dia-server serve --home . $(ARGS)
+
+test: $(VENV)/.test ## run all tests; ends with the coverage of dia_server and why tests were skipped
+	@$(BIN)/python -m pytest --cov $(ARGS)
+
+lint: $(VENV)/.lint ## check style, types, the layers, the Dockerfile and the generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python scripts/settings_reference.py --check
+
+format: $(VENV)/.lint ## format the code, mend what can be mended, write the generated files anew
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+	@$(BIN)/python scripts/settings_reference.py
+
+bench: $(VENV)/.test ## measure; docs/benchmarks.md tells what
+	@$(BIN)/python scripts/bench.py $(ARGS)
+
+soak: $(VENV)/.test ## run the long forms of the chaos tests
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+constraints: ## resolve all dependencies anew into constraints.txt, with the oldest Python that is supported
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo 'Pins must suit Python 3.11 too: make constraints PYTHON=python3.11'; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)-constraints
+	$(VENV)-constraints/bin/python -m pip install --disable-pip-version-check --editable '.[test,lint]'
+	@{ grep -E '^(#|torch==)' constraints.txt; \
+		$(VENV)-constraints/bin/python -m pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
+	@rm -rf $(VENV)-constraints
+
+clean: ## remove .venv and all caches; what the server keeps in this folder stays
+	rm -rf $(VENV) $(VENV)-constraints .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find dia_server scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Each stamp is made last: an interrupted step runs again, and a finished one costs nothing.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'dia-server needs Python 3.11 or newer as "$(PYTHON)". Name another one: make serve PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'This Python lacks its venv module. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.created pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.serve
+	$(INSTALL) --editable '.[$*]'
+	@touch $@

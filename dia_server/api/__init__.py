@@ -1,0 +1,1 @@
+"""HTTP only: bodies in, services called, answers out."""

@@ -1,0 +1,85 @@
+"""Strict JSON bodies.
+
+Litestar converts leniently (`"1.5"` passes for a number) and reads any content type as JSON; these bodies are decoded
+once, by msgspec, as what they are.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import msgspec
+from litestar import Request
+from litestar.dto import AbstractDTO
+
+from dia_server.errors import BadInput, UnsupportedMediaType
+
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+class JsonBody(AbstractDTO[Any]):
+    """Litestar's hook between the raw body and a handler's `data` argument, and its place in the OpenAPI document."""
+
+    _types: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def create_for_field_definition(cls, field_definition: Any, handler_id: str, backend_cls: Any = None) -> None:
+        """Remember which struct the handler wants."""
+        del backend_cls
+        cls._types[handler_id] = field_definition.annotation
+
+    @classmethod
+    def create_openapi_schema(cls, field_definition: Any, handler_id: str, schema_creator: Any) -> Any:
+        """The struct as it stands."""
+        del handler_id
+        return schema_creator.for_field_definition(field_definition)
+
+    def decode_bytes(self, value: bytes) -> Any:
+        """The body as the handler's struct.
+
+        Raises:
+            UnsupportedMediaType, BadInput: what is wrong with it.
+        """
+        connection = self.asgi_connection
+        assert isinstance(connection, Request)  # noqa: S101 - bodies come with requests only
+        content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise UnsupportedMediaType(f"Content-Type must be application/json, not '{content_type[:100]}'")
+        return decode_json(value, self._types[connection.route_handler.handler_id])
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Any:
+        """Not asked for, since the struct is used as it stands."""
+        raise AssertionError(model_type)
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: Any) -> bool:
+        """Not asked for either."""
+        raise AssertionError(field_definition)
+
+
+def decode_json(body: bytes, kind: Any) -> Any:
+    """JSON as a struct, with no conversion between types.
+
+    Raises:
+        BadInput: no body, not JSON, or not of the struct's shape; `param` names the field.
+    """
+    if not body:
+        raise BadInput("The body is empty; send a JSON object")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"The body is not valid JSON: {str(error) or 'nested too deeply'}") from None
+
+
+def _explain(message: str) -> BadInput:
+    """msgspec's message with the field in front, and as `param`."""
+    if missing := _MISSING.search(message):
+        return BadInput(f"'{missing['field']}' is required", param=missing["field"])
+    if at := _PATH.search(message):
+        return BadInput(f"'{at['path']}': {message[: at.start()]}", param=at["path"])
+    return BadInput(message)

@@ -1,0 +1,63 @@
+"""Every failure becomes an answer in its family's envelope; nothing of ours leaks into it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from dia_server.api.dialect import dialect_of
+from dia_server.errors import DiaServerError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+
+def on_expected(request: Request[Any, Any, Any], error: DiaServerError) -> Response[bytes]:
+    """An error of ours."""
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # OpenAI's clients retry any 5xx twice; this one would fail the same way.
+        headers["x-should-retry"] = "false"
+    return _answer(request, error, error.status, headers)
+
+
+def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """An error that Litestar found: no route, wrong method, body too large, a bad query parameter."""
+    status, headers = error.status_code, dict(error.headers or {})
+    path, method = request.scope["path"], request.scope["method"]
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            ours = DiaServerError(f"There is no route {method} {path[:200]}; see /schema for those there are")
+            ours.code = "unknown_route"
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            ours = DiaServerError(f"{path[:200]} does not take {method}; see /schema for what it takes")
+            ours.code = "method_not_allowed"
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            ours = DiaServerError("The body is larger than the settings allow")
+            ours.code = "body_too_large"
+        case _:
+            extra = error.extra if isinstance(error.extra, list) and error.extra else [{}]
+            ours = DiaServerError(extra[0].get("message") or error.detail, param=extra[0].get("key"))
+            ours.code = "invalid_request"
+    return _answer(request, ours, status, headers)
+
+
+def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A bug: the client gets an id that the log has too."""
+    generation_id = request.scope["state"].get("generation_id")
+    log.error("unexpected error", exc_info=error, generation_id=generation_id)
+    ours = DiaServerError(f"Internal error; the server's log has more under generation id {generation_id}")
+    return _answer(request, ours, HTTPStatus.INTERNAL_SERVER_ERROR, {"x-should-retry": "false"})
+
+
+def _answer(
+    request: Request[Any, Any, Any], error: DiaServerError, status: int, headers: dict[str, str]
+) -> Response[bytes]:
+    body = msgspec.json.encode(dialect_of(request.scope["path"]).envelope(error, status))
+    return Response(body, status_code=status, media_type="application/json", headers=headers)

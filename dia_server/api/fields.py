@@ -1,0 +1,40 @@
+"""Fields that several families' bodies share, with the contracts' ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from dia_server.services.plan import SPEEDS
+
+AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
+Speed = Annotated[float, msgspec.Meta(ge=SPEEDS[0], le=SPEEDS[1], description="pace; the pitch stays", examples=[1.0])]
+
+
+class Sampling(msgspec.Struct, kw_only=True):
+    """How the model draws its samples. What a model has no knob for is named in `X-Unused-Parameters`."""
+
+    seed: Annotated[
+        int | None,
+        msgspec.Meta(ge=-1, le=2**63 - 1, description="same seed and request, same bytes; null or -1 draws one"),
+    ] = None
+    voice_seed: Annotated[int | None, msgspec.Meta(ge=1, le=999_999, description="used when there is no `seed`")] = None
+    temperature: Annotated[float | None, msgspec.Meta(ge=0.1, le=2.0)] = None
+    cfg_scale: Annotated[float | None, msgspec.Meta(ge=1.0, le=10.0, description="classifier-free guidance")] = None
+    top_p: Annotated[float | None, msgspec.Meta(ge=0.0, le=1.0)] = None
+    max_tokens: Annotated[
+        int | None, msgspec.Meta(ge=100, le=10_000, description="model frames of the whole request")
+    ] = None
+    use_torch_compile: bool | None = None
+
+    def chosen_seed(self) -> int | None:
+        """The request's seed, if it names one."""
+        return self.voice_seed if self.seed in (None, -1) else self.seed
+
+    def parameters(self) -> dict[str, Any]:
+        """The sampling parameters by name, unset ones as None."""
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+
+_PARAMETERS = ("temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_compile")

@@ -1,0 +1,62 @@
+"""The Dia server's own generation route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.types import ASGIApp
+
+from dia_server.api.fields import AudioFormat, Sampling, Speed
+from dia_server.api.http import speak
+from dia_server.errors import BadInput
+from dia_server.services.plan import SpeechRequest
+from dia_server.services.speech import Speech
+from dia_server.settings import Settings
+
+
+class GenerateBody(Sampling, kw_only=True):
+    """The Dia contract's fields; unknown ones are ignored."""
+
+    text: Annotated[str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns")]
+    voice_id: str
+    response_format: AudioFormat | None = None
+    speed: Speed | None = None
+    role: Annotated[
+        Literal["user", "assistant", "system"] | None,
+        msgspec.Meta(description="recorded; the voice decides who speaks"),
+    ] = None
+
+
+@post(["/generate", "/v1/generate"], status_code=200, summary="Speak a text (Dia)")
+async def generate(
+    request: Request[Any, Any, State],
+    data: GenerateBody,
+    speech: Speech,
+    settings: Settings,
+    async_mode: bool = False,
+) -> ASGIApp:
+    """Speak `text` in the voice `voice_id`."""
+    if async_mode:
+        raise BadInput(
+            "async_mode is not available yet; leave it out, and the audio comes in the answer", param="async_mode"
+        )
+    audio_format = data.response_format or "wav"
+    return speak(
+        request,
+        SpeechRequest(
+            text=data.text,
+            voice=data.voice_id,
+            format=audio_format,
+            speed=data.speed or 1.0,
+            seed=data.chosen_seed(),
+            parameters=data.parameters(),
+            text_field="text",
+            voice_field="voice_id",
+        ),
+        speech=speech,
+        settings=settings,
+        whole=audio_format == "wav",
+    )

@@ -1,0 +1,121 @@
+"""Audio answers: their headers, their end when the listener leaves, and their break when the clip fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Literal
+
+import structlog
+from litestar import Request
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from dia_server import metrics
+from dia_server.audio.encode import FORMATS
+from dia_server.errors import DiaServerError
+from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.speech import Account, Speech
+from dia_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class AudioAnswer:
+    """An ASGI answer of generated chunks.
+
+    The headers go out with the first chunk, so that whatever fails before it has its own status. A failure later cuts
+    the connection: a clean end would make half a clip look whole. The generator is closed in every case.
+    """
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], headers: Callable[[], dict[str, str]], *, whole: bool
+    ) -> None:
+        """`headers` is called when the first chunk is there; `whole` says that there is only one."""
+        self._chunks = chunks
+        self._headers = headers
+        self._whole = whole
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outcome: Literal["completed", "aborted", "failed"] = "aborted"
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(_client_leaves(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                outcome = "failed" if sending.exception() else "completed"
+                sending.result()
+        except DiaServerError as error:
+            if not self._started:
+                raise
+            log.error("stream broken", reason=error.message, code=error.code)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await self._chunks.aclose()
+            metrics.STREAMS.labels(outcome).inc()
+            scope["state"]["log"]["outcome"] = outcome
+
+    async def _send(self, send: Send) -> None:
+        async for chunk in self._chunks:
+            if not self._started:
+                await self._start(send, len(chunk))
+            await send({"type": "http.response.body", "body": chunk, "more_body": not self._whole})
+        if not self._whole:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send, length: int) -> None:
+        headers = self._headers() | ({"Content-Length": str(length)} if self._whole else {})
+        self._started = True
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+            }
+        )
+
+
+async def _client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def speak(
+    request: Request[Any, Any, Any], wanted: SpeechRequest, *, speech: Speech, settings: Settings, whole: bool
+) -> ASGIApp:
+    """The audio answer to a request.
+
+    Raises:
+        DiaServerError: the request can't be served.
+    """
+    plan = speech.plan(wanted)
+    account = Account()
+    generation_id = request.scope["state"]["generation_id"]
+    request.scope["state"]["log"] |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}
+
+    def headers() -> dict[str, str]:
+        fields = _headers_of(plan)
+        if whole:
+            fields["X-Audio-Duration"] = f"{account.seconds:.3f}"
+        if settings.debug_mode:
+            fields["X-Generation-ID"] = generation_id
+        return fields
+
+    return AudioAnswer(speech.stream(plan, account, whole=whole), headers, whole=whole)
+
+
+def _headers_of(plan: Plan) -> dict[str, str]:
+    kind = FORMATS[plan.format]
+    fields = {
+        "Content-Type": kind.content_type,
+        "Content-Disposition": f"attachment; filename=speech.{kind.extension}",
+        "X-Seed": str(plan.seed),
+        "X-Model": plan.model,
+    }
+    if plan.unused:
+        fields["X-Unused-Parameters"] = ", ".join(plan.unused)
+    if plan.warning:
+        fields["Warning"] = f'299 dia-server "{plan.warning}"'
+    return fields

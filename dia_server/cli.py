@@ -1,0 +1,146 @@
+"""The command line. Heavy imports happen inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dia_server import __version__
+from dia_server.errors import DiaServerError
+
+if TYPE_CHECKING:
+    from dia_server.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Commands(click.Group):
+    """A group whose commands answer an expected error with its message and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiaServerError as error:
+            raise click.ClickException(error.message) from None
+
+
+def home_option(command: Command) -> Command:
+    """The options that name the home and its settings."""
+    command = click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Settings file [home/config.yaml]",
+    )(command)
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(),
+        help="Directory with config.yaml and voices/ [the current one]",
+    )(command)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="dia-server")
+def main() -> None:
+    r"""A self-hosted speech server that OpenAI's clients use by changing one URL.
+
+    \b
+    Examples:
+      dia-server serve                                  start on http://localhost:7860
+      dia-server say "Good morning!" -o morning.mp3     speak without a server
+      dia-server doctor                                 check this installation
+    """
+
+
+@main.command(context_settings=CONTEXT)
+@home_option
+@click.option("--host", help="Address to listen on; 0.0.0.0 opens the server to the network [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one and prints it [7860]")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane [2]")
+def serve(home: Path, config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
+    r"""Start the server.
+
+    \b
+    Examples:
+      dia-server serve
+      dia-server serve --home ~/speech --port 0
+      dia-server serve --host 0.0.0.0 --workers 4
+    """
+    from dia_server import logs
+    from dia_server.home import open_home
+    from dia_server.serve import serve as run
+
+    settings = _settings(home, config, workers=workers, host=host, port=port)
+    logs.configure(settings)
+    run(settings, open_home(home))
+
+
+@main.command(context_settings=CONTEXT)
+@home_option
+@click.argument("text")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write")
+@click.option("--voice", default="skylark", show_default=True)
+@click.option(
+    "--model", default="dia", show_default=True, help="A name from `dia-server models`; dia is the default one"
+)
+@click.option("--speed", type=click.FloatRange(0.25, 4.0), default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same bytes [drawn and shown]")
+def say(
+    home: Path, config: Path | None, text: str, output: Path, voice: str, model: str, speed: float, seed: int | None
+) -> None:
+    r"""Speak TEXT into a file, without a server. `-` reads the text from standard input.
+
+    The file's name says the format: .wav .mp3 .opus .aac .flac .pcm
+
+    \b
+    Examples:
+      dia-server say "Good morning!" -o morning.mp3
+      dia-server say "[S1] Ready? [S2] Always." -o talk.wav --seed 7
+      dia-server say - -o chapter.flac < chapter.txt
+    """
+    from dia_server import say as saying
+    from dia_server.home import open_home
+
+    settings = _settings(home, config, workers=1)
+    if text == "-":
+        text = click.get_text_stream("stdin").read()
+    saying.say(settings, open_home(home), text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)
+
+
+@main.command(context_settings=CONTEXT)
+@home_option
+def models(home: Path, config: Path | None) -> None:
+    """List the models: what they are, whether they run here, and their licence."""
+    from dia_server import report
+
+    report.show_models(_settings(home, config))
+
+
+@main.command(context_settings=CONTEXT)
+@home_option
+def doctor(home: Path, config: Path | None) -> None:
+    """Check this installation, and say what to do about what is wrong."""
+    from dia_server import report
+    from dia_server.home import open_home
+
+    settings = _settings(home, config)
+    if not report.check(settings, open_home(home)):
+        raise SystemExit(1)
+
+
+def _settings(home: Path, config: Path | None, *, workers: int | None = None, **overrides: Any) -> Settings:
+    import msgspec
+
+    from dia_server.settings import load_settings
+
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = load_settings(config or home / "config.yaml", overrides=given)
+    if workers is not None:
+        speech = msgspec.structs.replace(settings.lanes["speech"], processes=workers)
+        settings = msgspec.structs.replace(settings, lanes=settings.lanes | {"speech": speech})
+    return settings

@@ -1,0 +1,119 @@
+"""Every error that a user may see: one tree, each class with its HTTP status and machine-readable code.
+
+The API layer turns these into the envelope of the route's family; the command line prints the message.
+Messages say what was wrong, what is allowed, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class DiaServerError(Exception):
+    """Base of all expected errors.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: stable, machine-readable name of what went wrong.
+        param: the request field at fault, if one is.
+        retry_after: seconds after which the same request may succeed, if waiting helps.
+    """
+
+    status = 500
+    code = "server_error"
+    retry_after: int | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class BadInput(DiaServerError):
+    """The request can't be served as it stands."""
+
+    status = 400
+    code = "invalid_value"
+
+
+class NothingToSpeak(BadInput):
+    """The text holds nothing that can be spoken."""
+
+    code = "nothing_to_speak"
+
+
+class UnsupportedMediaType(DiaServerError):
+    """The body is not of the content type that the route takes."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class NotFound(DiaServerError):
+    """A named thing doesn't exist."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of that name."""
+
+    code = "model_not_found"
+
+
+class VoiceNotFound(NotFound):
+    """No voice of that name."""
+
+    code = "voice_not_found"
+
+
+class Unavailable(DiaServerError):
+    """The server can't take the work now; the same request may succeed later."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 1, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
+
+
+class QueueFull(Unavailable):
+    """As much work is waiting as the settings allow."""
+
+    code = "queue_full"
+
+
+class Draining(Unavailable):
+    """The server is shutting down and takes no new work."""
+
+    code = "draining"
+
+
+class NoWorker(Unavailable):
+    """No worker is up, and none is about to be."""
+
+    code = "no_worker"
+
+
+class DeadlineExceeded(Unavailable):
+    """A listener waited for a segment longer than the settings allow."""
+
+    code = "deadline_exceeded"
+
+
+class GenerationFailed(DiaServerError):
+    """The model failed on this input; the same request would fail again."""
+
+    code = "generation_failed"
+
+
+class ReplayMismatch(DiaServerError):
+    """A replayed segment differs from the samples already delivered: the stream can't go on truthfully."""
+
+    code = "replay_mismatch"
+
+
+class SettingsError(DiaServerError):
+    """The configuration file or the environment is wrong."""
+
+    code = "invalid_settings"

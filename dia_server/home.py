@@ -1,0 +1,32 @@
+"""The home directory: everything that users own, and the cache, which they may delete at any time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from dia_server.errors import SettingsError
+from dia_server.voices.store import install_starters
+
+# Libraries that would write elsewhere, and the folder of the cache that each gets instead.
+CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface"}
+
+
+def open_home(home: Path) -> Path:
+    """Make the home ready for use: starter voices on first use, and caches inside it.
+
+    Raises:
+        SettingsError: the folder can't be written to.
+    """
+    home = home.resolve()
+    try:
+        for variable, name in CACHES.items():
+            folder = home / "cache" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ[variable] = str(folder)
+        tempfile.tempdir = None  # look at TMPDIR again
+        install_starters(home / "voices")
+    except OSError as error:
+        raise SettingsError(f"Can't use {home} as home: {error.strerror}; choose another with --home") from None
+    return home

@@ -1,0 +1,44 @@
+"""Logging: structlog for ours, and the standard library's records of others through the same formatter."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from dia_server.settings import Settings
+
+
+class _KnownBreaks(logging.Filter):
+    """Drops uvicorn's complaint about streams that we break on purpose and have logged with their reason."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "returned without completing response" not in record.getMessage()
+
+
+def configure(settings: Settings) -> None:
+    """Log to stderr, readable on a terminal and JSON elsewhere unless the settings say which."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    level = logging.DEBUG if settings.debug_mode else logging.INFO
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    handler.addFilter(_KnownBreaks())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -1,0 +1,39 @@
+"""The hibari-tts package as an engine: text to phonemes to spectra to samples, one clause group a step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from hibari import Hibari
+
+from dia_server.models.fingerprint import fingerprint
+from dia_server.models.protocol import Engine, Sequential
+from dia_server.tasks import Audio, Done, Event, Task
+
+PACKAGES = ("hibari-tts", "onnxruntime", "numpy", "scipy")
+
+
+def load(threads: int) -> Engine:
+    """Load the graph and the pronunciation tables, and say one word, since the first one costs half a second."""
+    model = Hibari(threads=threads)
+    model("Ready.", seed=0)
+    revision = hashlib.sha256(Path(model.model_path).read_bytes()).hexdigest()
+    return Sequential(
+        lambda task: speak(model, task),
+        fingerprint(
+            "hibari", packages=PACKAGES, revision=revision, dtype="int8", threads=threads, slots=Sequential.slots
+        ),
+    )
+
+
+def speak(model: Hibari, task: Task) -> Iterator[Event]:
+    """Read the task's text; samples are float32 at 24 kHz, the seed drives the noise branch only."""
+    count = 0
+    for samples in model.stream(task.text, speed=task.delivery.speed, seed=task.seed):
+        if len(samples):
+            yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
+            count += len(samples)
+    yield Done(samples=count)

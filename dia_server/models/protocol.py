@@ -1,0 +1,107 @@
+"""What a model is to the rest of the house: a manifest to read and an engine to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
+from typing import Protocol
+
+import msgspec
+
+from dia_server.tasks import Audio, Event, Failed, Task
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be known of a model without loading it.
+
+    Attributes:
+        name: the registered name, as clients send it in `model`.
+        description: one sentence for lists.
+        capabilities: names of the task structs that it takes, by their tag.
+        engine: `module:function` that loads the engine; the function takes the number of threads.
+        options: the struct of the model's own options (tasks carry them as plain data).
+        sample_rate: of the samples that it makes, in Hz.
+        licence: SPDX id of the weights' licence.
+        source: where the weights come from.
+        packages: modules that have to be importable.
+        languages: ISO 639-1 codes; empty means any text.
+        speed: the range of `Delivery.speed` that the model can do itself.
+        nonverbal: the tags, without parentheses, that the model speaks.
+        beat_seconds: longest time that one step may take before the worker counts as hung.
+    """
+
+    name: str
+    description: str
+    capabilities: frozenset[str]
+    engine: str
+    options: type[msgspec.Struct]
+    sample_rate: int
+    licence: str
+    source: str
+    packages: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    speed: tuple[float, float] = (1.0, 1.0)
+    nonverbal: frozenset[str] = frozenset()
+    beat_seconds: float = 10.0
+
+    def missing_packages(self) -> list[str]:
+        """The modules of `packages` that are not installed."""
+        return [name for name in self.packages if find_spec(name) is None]
+
+
+class Engine(Protocol):
+    """A loaded model that works on up to `slots` tasks at once, one step at a time.
+
+    Attributes:
+        slots: how many tasks may be admitted at the same time.
+        fingerprint: names everything that the samples depend on besides the task: equal fingerprints, equal bytes.
+    """
+
+    slots: int
+    fingerprint: str
+
+    def admit(self, task_id: int, task: Task) -> None:
+        """Take a task; only called while a slot is free."""
+
+    def step(self) -> Iterable[tuple[int, Event]]:
+        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot."""
+
+    def cancel(self, task_id: int) -> None:
+        """Forget a task and free its slot; unknown ids are ignored."""
+
+    def close(self) -> None:
+        """Release what the engine holds."""
+
+
+class Sequential:
+    """An engine of a plain `run(task)`: one slot, one event a step."""
+
+    slots = 1
+
+    def __init__(self, run: Callable[[Task], Iterator[Event]], fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._run = run
+        self._task_id: int | None = None
+        self._events: Iterator[Event] = iter(())
+
+    def admit(self, task_id: int, task: Task) -> None:
+        self._task_id, self._events = task_id, self._run(task)
+
+    def step(self) -> Iterable[tuple[int, Event]]:
+        if self._task_id is None:
+            return []
+        task_id = self._task_id
+        try:
+            event = next(self._events)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises must end its own task only
+            event = Failed(message=f"{type(error).__name__}: {error}")
+        if not isinstance(event, Audio):
+            self._task_id = None
+        return [(task_id, event)]
+
+    def cancel(self, task_id: int) -> None:
+        if task_id == self._task_id:
+            self._task_id, self._events = None, iter(())
+
+    def close(self) -> None:
+        self._task_id = None

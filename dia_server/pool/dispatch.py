@@ -1,0 +1,122 @@
+"""A lane's queue: the segment that a listener lacks next goes first, then read-ahead."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from itertools import count
+
+from dia_server import metrics
+from dia_server.errors import DeadlineExceeded, GenerationFailed, NoWorker
+from dia_server.pool.clip import SegmentRun
+from dia_server.pool.supervisor import Place
+from dia_server.settings import Lane as LaneConfig
+from dia_server.settings import Settings
+
+SMOOTHING = 0.1
+
+
+class Lane:
+    """Places that share one queue.
+
+    Attributes:
+        segment_seconds: how long a segment has taken on its worker lately.
+    """
+
+    def __init__(self, name: str, config: LaneConfig, settings: Settings) -> None:
+        self.name = name
+        self.config = config
+        self._settings = settings
+        self.places = [Place(f"{name}-{number}", self, settings) for number in range(config.processes)]
+        self.segment_seconds = 0.0
+        self._waiting: list[SegmentRun] = []
+        self._numbers = count()
+        metrics.QUEUED.labels(name).set_function(lambda: len(self._waiting))
+        metrics.WORKERS.labels(name).set_function(lambda: sum(place.state == "up" for place in self.places))
+        metrics.SLOTS.labels(name).set_function(lambda: sum(place.slots for place in self.places))
+        metrics.BUSY.labels(name).set_function(lambda: sum(place.busy for place in self.places))
+
+    @property
+    def hopeless(self) -> bool:
+        """No worker is up or starting for the first time: they all die before they get anything done."""
+        return all(place.crash_looping and place.state != "up" for place in self.places)
+
+    def submit(self, run: SegmentRun) -> None:
+        """Queue a run, behind all others of its priority."""
+        run.order = next(self._numbers)
+        self._enqueue(run)
+        self.pump()
+
+    def promote(self, run: SegmentRun) -> None:
+        """A listener waits for this run now: it goes before all read-ahead, and its time is running."""
+        if run.urgent:
+            return
+        waiting = self._remove(run)
+        run.urgent = True
+        seconds = self._settings.segment_timeout
+        run.start_deadline(seconds, DeadlineExceeded(f"No worker had finished this segment after {seconds:g} s"))
+        if waiting:
+            self._enqueue(run)
+            self.pump()
+
+    def withdraw(self, run: SegmentRun) -> None:
+        """Take a run out of the queue or off its worker; nothing happens to one that is in neither."""
+        run.abandon()
+        if not self._remove(run):
+            for place in self.places:
+                place.release(run)
+
+    def replay(self, run: SegmentRun) -> None:
+        """The run's worker died: run it again, ahead of what came later, unless it seems to kill workers."""
+        run.count_death()
+        if run.strikes >= self._settings.task_strikes:
+            run.fail(GenerationFailed("Workers die of this text again and again; it was given up"))
+            return
+        metrics.REPLAYS.labels(self.name).inc()
+        self._enqueue(run)
+        self.pump()
+
+    def seconds_to_clear(self, waiting: int) -> int:
+        """A guess at when a queue of `waiting` clips will have got its first slots, 1 s at least and 30 s at most."""
+        slots = max(1, sum(place.slots for place in self.places))
+        return math.ceil(min(30.0, max(1.0, waiting * self.segment_seconds / slots)))
+
+    def places_changed(self) -> None:
+        """A worker came up or gave up."""
+        if self.hopeless:
+            while self._waiting:
+                self._waiting.pop().fail(self.no_worker())
+        self.pump()
+
+    def finished(self, seconds: float) -> None:
+        """A segment took so long on its worker."""
+        self.segment_seconds += SMOOTHING * (seconds - self.segment_seconds)
+
+    def no_worker(self) -> NoWorker:
+        """The error for a lane without hope."""
+        return NoWorker(
+            f"All workers of lane '{self.name}' die at start; see the server's log and GET /workers",
+            retry_after=math.ceil(self._settings.crash_loop_wait),
+        )
+
+    def pump(self) -> None:
+        """Give free slots to waiting runs."""
+        for run in tuple(self._waiting):
+            free = sum(place.free(run.task.model) for place in self.places)
+            if not run.urgent and free <= 1:
+                # The last free slot stays free for a listener; no later run is more urgent than this one.
+                break
+            suitable = [place for place in self.places if place.suits(run)]
+            if suitable:
+                self._waiting.remove(run)
+                run.clip.waiting = False
+                max(suitable, key=lambda place: (run.task.model in place.models, -place.busy)).assign(run)
+
+    def _enqueue(self, run: SegmentRun) -> None:
+        insort(self._waiting, run, key=lambda run: (not run.urgent, run.order))
+
+    def _remove(self, run: SegmentRun) -> bool:
+        if run not in self._waiting:
+            return False
+        self._waiting.remove(run)
+        return True

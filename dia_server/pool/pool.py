@@ -1,0 +1,104 @@
+"""The pool: lanes of workers, and the door through which clips come in."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Literal
+
+from dia_server.errors import Draining, NoWorker, QueueFull
+from dia_server.pool.clip import Clip
+from dia_server.pool.dispatch import Lane
+from dia_server.pool.supervisor import Place, WorkerInfo
+from dia_server.settings import Settings
+
+WATCH_SECONDS = 0.1
+
+
+class Pool:
+    """All workers of this server. Create, start, use and close it on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.lanes = {name: Lane(name, config, settings) for name, config in settings.lanes.items()}
+        self.draining = False
+        self._clips: set[Clip] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def places(self) -> list[Place]:
+        """All places of all lanes."""
+        return [place for lane in self.lanes.values() for place in lane.places]
+
+    async def start(self) -> None:
+        """Start all workers; returns before they are up."""
+        self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
+        self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))
+
+    def open(self, model: str) -> Clip:
+        """Admit a clip that a model of the pool will speak.
+
+        Raises:
+            Draining, NoWorker, QueueFull: no work is taken now.
+        """
+        if self.draining:
+            raise Draining("The server is shutting down; try again in a moment")
+        name = self._settings.lane_of(model)
+        if name is None:
+            raise NoWorker(f"No lane runs model '{model}'; add it to `lanes` in config.yaml", retry_after=60)
+        lane = self.lanes[name]
+        if lane.hopeless:
+            raise lane.no_worker()
+        waiting = sum(clip.waiting for clip in self._clips)
+        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
+            raise QueueFull(
+                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
+                f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
+                retry_after=lane.seconds_to_clear(waiting),
+            )
+        clip = Clip(lane, self._clip_closed)
+        self._clips.add(clip)
+        self._idle.clear()
+        return clip
+
+    async def drain(self, grace: float) -> None:
+        """Take no new clips, and wait until the open ones have ended, `grace` seconds at most."""
+        self.draining = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+
+    async def close(self) -> None:
+        """End all workers."""
+        self.draining = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(place.stop() for place in self.places))
+
+    def health(self) -> Literal["healthy", "starting", "degraded"]:
+        """`starting` until a worker is up; `degraded` while a place crash-loops or a model can't be loaded."""
+        if any(place.crash_looping or place.errors for place in self.places):
+            return "degraded"
+        return "healthy" if self.up else "starting"
+
+    @property
+    def up(self) -> bool:
+        """At least one worker takes tasks."""
+        return any(place.state == "up" for place in self.places)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every worker's place."""
+        return [place.info() for place in self.places]
+
+    def _clip_closed(self, clip: Clip) -> None:
+        self._clips.discard(clip)
+        if not self._clips:
+            self._idle.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for place in self.places:
+                place.kill_if_stuck()

@@ -1,0 +1,258 @@
+"""One place for a worker: keeps a process alive in it, knows its slots, and kills it when it stops making progress."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import structlog
+
+from dia_server import metrics
+from dia_server.errors import GenerationFailed, NoWorker, ReplayMismatch
+from dia_server.models import registry
+from dia_server.pool.clip import SegmentRun
+from dia_server.pool.local import LocalWorker
+from dia_server.pool.messages import Answer, Cancel, Cancelled, Load, LoadFailed, Ready, Report, Run, Stop
+from dia_server.settings import Settings
+from dia_server.tasks import Audio, Done, Event, Failed
+
+if TYPE_CHECKING:
+    from dia_server.pool.dispatch import Lane
+
+STOP_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Attempt(msgspec.Struct):
+    """A slot taken on a worker; `run` is None once nobody waits for it any more."""
+
+    model: str
+    started: float
+    run: SegmentRun | None
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A place as `GET /workers` shows it."""
+
+    id: str
+    lane: str
+    state: str
+    pid: int | None
+    uptime_seconds: float
+    fingerprints: dict[str, str]
+    slots: dict[str, int]
+    busy: int
+    finished_tasks: int
+    deaths: int
+    errors: dict[str, str]
+
+
+class Place:
+    """A worker's place in a lane; processes come and go, the place stays.
+
+    Attributes:
+        state: `starting` until the first model is loaded, `up`, `waiting` between tries of a crash loop, `stopped`.
+        models: what the process has loaded.
+        errors: models that it couldn't load, and why.
+    """
+
+    def __init__(self, name: str, lane: Lane, settings: Settings) -> None:
+        self.name = name
+        self.state: Literal["starting", "up", "waiting", "stopped"] = "starting"
+        self.models: dict[str, Ready] = {}
+        self.errors: dict[str, str] = {}
+        self._lane = lane
+        self._config = lane.config
+        self._settings = settings
+        self._worker: LocalWorker | None = None
+        self._attempts: dict[int, Attempt] = {}
+        self._last_attempt = 0
+        self._last_heard = self._spawned = time.monotonic()
+        self._deaths_in_row = 0
+        self._deaths = 0
+        self._finished = 0
+
+    @property
+    def busy(self) -> int:
+        """Slots taken."""
+        return len(self._attempts)
+
+    @property
+    def slots(self) -> int:
+        """Slots of all loaded models."""
+        return sum(ready.slots for ready in self.models.values()) if self.state == "up" else 0
+
+    @property
+    def crash_looping(self) -> bool:
+        """The processes here die before they get anything done."""
+        return self._deaths_in_row >= self._settings.crash_loop_deaths
+
+    def free(self, model: str) -> int:
+        """Free slots for a model; one that isn't loaded yet is taken to have one."""
+        if self.state != "up":
+            return 0
+        ready = self.models.get(model)
+        return (ready.slots if ready else 1) - sum(attempt.model == model for attempt in self._attempts.values())
+
+    def suits(self, run: SegmentRun) -> bool:
+        """Whether the run may go here now: a slot is free, and its clip is not bound to another fingerprint."""
+        ready = self.models.get(run.task.model)
+        return self.free(run.task.model) > 0 and (ready is None or run.clip.fingerprint in (None, ready.fingerprint))
+
+    def assign(self, run: SegmentRun) -> None:
+        """Send the run's task to the worker."""
+        if not self._attempts:
+            self._last_heard = time.monotonic()
+        self._last_attempt += 1
+        self._attempts[self._last_attempt] = Attempt(run.task.model, time.monotonic(), run)
+        self._send(Run(self._last_attempt, run.task))
+
+    def release(self, run: SegmentRun) -> None:
+        """Cancel the run if it is here; its slot stays taken until the worker gives it back."""
+        for number, attempt in self._attempts.items():
+            if attempt.run is run:
+                attempt.run = None
+                self._send(Cancel(number))
+
+    async def live(self) -> None:
+        """Keep a process in this place until the task is cancelled."""
+        while True:
+            self.state, self._spawned = "starting", time.monotonic()
+            self._worker = await LocalWorker.start(self.name, self._config.threads, self._receive)
+            log.debug("worker started", worker=self.name, pid=self._worker.pid)
+            self._send(Load(self._config.models[0]))
+            await self._worker.dead
+            await self._worker.reap()
+            self._bury()
+            if self.crash_looping:
+                self.state = "waiting"
+                self._lane.places_changed()
+                await asyncio.sleep(self._settings.crash_loop_wait)
+
+    async def stop(self) -> None:
+        """Let the process end by itself, for two seconds."""
+        self.state = "stopped"
+        if self._worker is None:
+            return
+        self._send(Stop())
+        await asyncio.wait([self._worker.dead], timeout=STOP_SECONDS)
+        await self._worker.reap()
+
+    def kill_if_stuck(self) -> None:
+        """Kill a process that has made no progress for longer than its bound."""
+        now = time.monotonic()
+        silent = now - (self._spawned if self.state == "starting" else self._last_heard)
+        if self._worker is not None and silent > self._patience():
+            log.warning("worker makes no progress, killed", worker=self.name, pid=self._worker.pid, seconds=silent)
+            self._worker.kill()
+
+    def info(self) -> WorkerInfo:
+        """What to tell an admin."""
+        return WorkerInfo(
+            id=self.name,
+            lane=self._lane.name,
+            state=self.state,
+            pid=self._worker.pid if self._worker and self.state in ("starting", "up") else None,
+            uptime_seconds=round(time.monotonic() - self._spawned, 3) if self.state == "up" else 0.0,
+            fingerprints={name: ready.fingerprint for name, ready in self.models.items()},
+            slots={name: ready.slots for name, ready in self.models.items()},
+            busy=self.busy,
+            finished_tasks=self._finished,
+            deaths=self._deaths,
+            errors=dict(self.errors),
+        )
+
+    def _send(self, order: Load | Run | Cancel | Stop) -> None:
+        if self._worker is not None:
+            self._worker.send(order)
+
+    def _patience(self) -> float:
+        wanted = {attempt.model for attempt in self._attempts.values()}
+        if self.state == "starting" or wanted - self.models.keys():
+            return self._settings.load_timeout
+        if self.state != "up" or not wanted:
+            return float("inf")
+        return self._settings.beat_timeout or max(registry.manifest(model).beat_seconds for model in wanted)
+
+    def _receive(self, answer: Answer) -> None:
+        self._last_heard = time.monotonic()
+        match answer:
+            case Ready(model=model):
+                self.models[model] = answer
+                self.errors.pop(model, None)
+                self._come_up()
+            case LoadFailed(model=model, message=message):
+                self.errors[model] = message
+                self._drop(model, NoWorker(f"Model '{model}' can't be loaded: {message}", retry_after=30))
+                self._come_up()
+            case Report(attempt=number, event=event):
+                self._report(number, event)
+            case Cancelled(attempt=number):
+                self._free_slot(number)
+
+    def _come_up(self) -> None:
+        if self.state == "starting":
+            self.state = "up"
+            log.info("worker up", worker=self.name, seconds=round(time.monotonic() - self._spawned, 3))
+        self._lane.places_changed()
+
+    def _drop(self, model: str, error: NoWorker) -> None:
+        for number in [number for number, attempt in self._attempts.items() if attempt.model == model]:
+            attempt = self._attempts.pop(number)
+            if attempt.run is not None:
+                attempt.run.fail(error)
+
+    def _report(self, number: int, event: Event) -> None:
+        attempt = self._attempts[number]
+        if attempt.run is not None:
+            try:
+                self._pass_on(attempt.run, event)
+            except ReplayMismatch as mismatch:
+                metrics.MISMATCHES.labels(self._lane.name).inc()
+                log.error("replay mismatch", worker=self.name, reason=mismatch.message)
+                attempt.run.fail(mismatch)
+                self.release(attempt.run)
+        if not isinstance(event, Audio):
+            self._finished += 1
+            self._deaths_in_row = 0
+            self._lane.finished(time.monotonic() - attempt.started)
+            self._free_slot(number)
+
+    def _pass_on(self, run: SegmentRun, event: Event) -> None:
+        match event:
+            case Audio():
+                ours = self.models[run.task.model].fingerprint
+                run.clip.fingerprint = run.clip.fingerprint or ours
+                if run.clip.fingerprint != ours:
+                    # Two segments of a clip started on unlike workers at once; the second goes where the first went.
+                    self.release(run)
+                    run.ledger.restart()
+                    self._lane.submit(run)
+                else:
+                    run.accept(event)
+            case Done(samples=samples):
+                run.complete(samples)
+            case Failed(message=message):
+                run.fail(GenerationFailed(message))
+
+    def _free_slot(self, number: int) -> None:
+        # A cancel and the end of its attempt may cross on the pipe; the slot is given back once.
+        if self._attempts.pop(number, None) is not None:
+            self._lane.pump()
+
+    def _bury(self) -> None:
+        """Take the dead process's runs back to the queue."""
+        metrics.DEATHS.labels(self._lane.name).inc()
+        self._deaths += 1
+        self._deaths_in_row += 1
+        runs = [attempt.run for attempt in self._attempts.values() if attempt.run is not None]
+        log.warning("worker died", worker=self.name, pid=self._worker and self._worker.pid, runs=len(runs))
+        self._worker = None
+        self._attempts.clear()
+        self.models.clear()
+        self.state = "starting"
+        for run in runs:
+            self._lane.replay(run)

@@ -1,0 +1,136 @@
+"""The worker process: a reader thread takes orders, the main thread steps the engines.
+
+It never waits for a listener, beats from its step loop, and dies with the server that started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+
+from dia_server.models.protocol import Engine
+from dia_server.models.registry import load_engine
+from dia_server.pool.messages import (
+    Answer,
+    Beat,
+    Cancel,
+    Cancelled,
+    Deframer,
+    Load,
+    LoadFailed,
+    Order,
+    Ready,
+    Report,
+    Run,
+    Stop,
+    decode_order,
+    frame,
+)
+from dia_server.tasks import Audio
+
+BEAT_SECONDS = 0.2
+READ_BYTES = 65_536
+
+log = logging.getLogger(__name__)
+
+
+def main(pipe: socket.socket, threads: int) -> None:
+    """Serve orders from the pipe until told to stop."""
+    # Ctrl-C and a service manager's SIGTERM reach the whole group; the server decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    Worker(pipe, threads).serve()
+
+
+class Worker:
+    """Engines by model, and the attempts in their slots."""
+
+    def __init__(self, pipe: socket.socket, threads: int) -> None:
+        self._pipe = pipe
+        self._threads = threads
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._engines: dict[str, Engine] = {}
+        self._model_of: dict[int, str] = {}
+        self._last_sent = 0.0
+        self._stopping = False
+
+    def serve(self) -> None:
+        """Run the step loop."""
+        threading.Thread(target=self._read_orders, daemon=True, name="orders").start()
+        while not self._stopping:
+            self._follow_orders()
+            for model in set(self._model_of.values()):
+                self._step(model)
+        for engine in self._engines.values():
+            engine.close()
+
+    def _read_orders(self) -> None:
+        deframer = Deframer()
+        try:
+            while data := self._pipe.recv(READ_BYTES):
+                for payload in deframer.feed(data):
+                    self._orders.put(decode_order(payload))
+        except OSError:
+            pass
+        finally:
+            # The server is gone, perhaps in the middle of a long step: nothing here is worth finishing.
+            os._exit(1)
+
+    def _follow_orders(self) -> None:
+        """Take all waiting orders; wait for one when there is nothing to step."""
+        try:
+            while not self._stopping:
+                self._follow(self._orders.get(block=not self._model_of))
+        except queue.Empty:
+            pass
+
+    def _follow(self, order: Order) -> None:
+        match order:
+            case Load(model=model):
+                self._engine(model)
+            case Run(attempt=attempt, task=task):
+                engine = self._engine(task.model)
+                if engine is not None:
+                    engine.admit(attempt, task)
+                    self._model_of[attempt] = task.model
+            case Cancel(attempt=attempt):
+                model_name = self._model_of.pop(attempt, None)
+                if model_name is not None:
+                    self._engines[model_name].cancel(attempt)
+                    self._send(Cancelled(attempt))
+            case Stop():
+                self._stopping = True
+
+    def _engine(self, model: str) -> Engine | None:
+        if model not in self._engines:
+            try:
+                engine = load_engine(model, self._threads)
+            except Exception as error:
+                log.exception("model %s can't be loaded", model)
+                self._send(LoadFailed(model, f"{type(error).__name__}: {error}"))
+                return None
+            self._engines[model] = engine
+            self._send(Ready(model, engine.slots, engine.fingerprint))
+        return self._engines[model]
+
+    def _step(self, model: str) -> None:
+        for attempt, event in self._engines[model].step():
+            if not isinstance(event, Audio):
+                del self._model_of[attempt]
+            self._send(Report(attempt, event))
+        if time.monotonic() - self._last_sent > BEAT_SECONDS:
+            self._send(Beat())
+
+    def _send(self, answer: Answer) -> None:
+        try:
+            self._pipe.sendall(frame(answer))
+        except OSError:
+            os._exit(1)
+        self._last_sent = time.monotonic()

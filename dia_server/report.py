@@ -1,0 +1,126 @@
+"""What `dia-server models` and `dia-server doctor` show."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from dia_server import __version__
+from dia_server.errors import DiaServerError
+from dia_server.models import registry
+from dia_server.models.protocol import Manifest
+from dia_server.services.plan import default_model
+from dia_server.settings import Settings
+from dia_server.voices.store import VoiceStore
+
+FREE_BYTES = 1_000_000_000
+
+
+class Finding(msgspec.Struct):
+    """One line of the doctor's report; `advice` is what to do if it isn't well."""
+
+    what: str
+    well: bool
+    found: str
+    advice: str = ""
+
+
+def show_models(settings: Settings) -> None:
+    """A table of the installed models."""
+    table = Table("model", "state", "licence", "what it is", "from")
+    default = default_model(settings)
+    for name, manifest in registry.manifests().items():
+        label = f"{name} (default)" if name == default else name
+        table.add_row(label, model_state(manifest, settings), manifest.licence, manifest.description, manifest.source)
+    Console().print(table)
+
+
+def model_state(manifest: Manifest, settings: Settings) -> str:
+    """`ready`, or what is missing."""
+    if missing := manifest.missing_packages():
+        return f"not installed: {', '.join(missing)}"
+    if settings.lane_of(manifest.name) is None:
+        return "in no lane: add it to `lanes` in config.yaml"
+    return "ready"
+
+
+def check(settings: Settings, home: Path) -> bool:
+    """Print all findings; whether all is well."""
+    table = Table("", "what", "found", "what to do")
+    well = True
+    for finding in _findings(settings, home):
+        table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, finding.found, finding.advice)
+        well = well and finding.well
+    Console().print(table)
+    return well
+
+
+def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
+    yield Finding("install", True, f"dia-server {__version__}, Python {platform.python_version()}, {sys.executable}")
+    yield Finding("processor", True, f"{os.cpu_count()} cores, {platform.machine()}")
+    yield _attempt("default model", lambda: default_model(settings))
+    for name, manifest in registry.manifests().items():
+        state = model_state(manifest, settings)
+        advice = "" if state == "ready" else "reinstall with `make clean serve`, or leave the model alone"
+        yield Finding(f"model {name}", state == "ready", state, advice)
+    yield _attempt("encoders", _encoders)
+    yield _folders(home)
+    yield _voices(home)
+    yield _port(settings)
+
+
+def _attempt(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except DiaServerError as error:
+        return Finding(what, False, error.message, "correct config.yaml")
+    except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is asked for
+        return Finding(what, False, f"{type(error).__name__}: {error}", "reinstall with `make clean serve`")
+
+
+def _encoders() -> str:
+    import numpy as np
+
+    from dia_server.audio.encode import FORMATS
+    from dia_server.audio.pipeline import ClipRenderer
+
+    for name in FORMATS:
+        renderer = ClipRenderer(24_000, 1.0, name)
+        renderer.feed(np.zeros(24_000, dtype="<f4").tobytes())
+        renderer.finish()
+    return ", ".join(FORMATS)
+
+
+def _folders(home: Path) -> Finding:
+    free = shutil.disk_usage(home).free
+    writable = os.access(home, os.W_OK)
+    found = f"{home}: {'writable' if writable else 'read-only'}, {free / 1e9:.1f} GB free"
+    return Finding("home", writable and free > FREE_BYTES, found, "" if writable else "choose another with --home")
+
+
+def _voices(home: Path) -> Finding:
+    store = VoiceStore(home / "voices")
+    voices, problems = list(store.list()), store.problems
+    found = ", ".join(voices) or "none"
+    if problems:
+        return Finding("voices", False, found, "; ".join(f"{name}: {text}" for name, text in problems.items()))
+    return Finding("voices", bool(voices), found, "" if voices else f"put a voice file into {home / 'voices'}")
+
+
+def _port(settings: Settings) -> Finding:
+    with socket.socket() as probe:
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            advice = "fine if that is your dia-server; else stop what uses it, or set another port"
+            return Finding("port", False, f"{settings.host}:{settings.port}: {error.strerror}", advice)
+    return Finding("port", True, f"{settings.host}:{settings.port} is free")

@@ -1,0 +1,68 @@
+"""Speech into a file without a server: the same plan, pool and encoders, so the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from dia_server.audio.encode import FORMATS
+from dia_server.errors import BadInput
+from dia_server.files import replacing
+from dia_server.pool.pool import Pool
+from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.speech import Account, Speech
+from dia_server.settings import Settings
+from dia_server.voices.store import VoiceStore
+
+console = Console(stderr=True)
+
+
+def say(
+    settings: Settings, home: Path, *, text: str, output: Path, voice: str, model: str, speed: float, seed: int | None
+) -> None:
+    """Write the clip; the file appears when it is whole.
+
+    Raises:
+        DiaServerError: unknown format or voice, nothing to speak, the model failed, the file can't be written.
+    """
+    audio_format = output.suffix.removeprefix(".").lower()
+    if audio_format not in FORMATS:
+        names = ", ".join(f".{name}" for name in FORMATS)
+        raise BadInput(f"Can't write '{output.name}': the name must end in one of {names}")
+    request = SpeechRequest(text=text, voice=voice, format=audio_format, model=model, speed=speed, seed=seed)
+    # The limit on a request's text protects servers; here is only one listener.
+    settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(text)))
+    try:
+        asyncio.run(_say(settings, home, request, output))
+    except OSError as error:
+        raise BadInput(f"Can't write {output}: {error.strerror}") from None
+
+
+async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path) -> None:
+    pool = Pool(settings)
+    speech = Speech(settings, pool, VoiceStore(home / "voices"))
+    plan = speech.plan(request)
+    account = Account()
+    await pool.start()
+    try:
+        await _write(speech, plan, account, output)
+    finally:
+        await pool.close()
+        speech.close()
+    console.print(f"{output}: {account.seconds:.1f} s, voice {plan.voice}, model {plan.model}, seed {plan.seed}")
+    if plan.warning:
+        console.print(plan.warning, style="yellow")
+
+
+async def _write(speech: Speech, plan: Plan, account: Account, output: Path) -> None:
+    columns = (TextColumn("speaking"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress, replacing(output) as file:
+        bar = progress.add_task("", total=plan.segments)
+        # A file is whole when it is done, so wav gets its exact sizes.
+        async for chunk in speech.stream(plan, account, whole=plan.format == "wav"):
+            file.write(chunk)
+            progress.update(bar, completed=account.segments)

@@ -1,0 +1,100 @@
+"""The server process: one port, one event loop, one pool; SIGTERM drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+
+from dia_server import __version__
+from dia_server.app import create_app
+from dia_server.errors import SettingsError
+from dia_server.pool.pool import Pool
+from dia_server.settings import Settings
+
+# What is left of the streams after the grace gets this long to notice that it is over.
+LAST_SECONDS = 2
+
+BANNER = """\
+dia-server {version} listens on {url}
+
+Make it speak:
+
+  curl {url}/v1/audio/speech -H 'Content-Type: application/json' \\
+    -d '{{"input": "Hello! This is my own speech server.", "voice": "skylark"}}' -o hello.wav
+
+Routes: {url}/schema    Health: {url}/health    Stop: Ctrl-C
+"""
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server that first lets running work end: new work gets 503 meanwhile, and the port stays open."""
+
+    def __init__(self, config: uvicorn.Config, pool: Pool, grace: float, banner: str) -> None:
+        super().__init__(config)
+        self._pool = pool
+        self._grace = grace
+        self._banner = banner
+        self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say where."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        click.echo(self._banner)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second one ends at once."""
+        if self._drain is None and not self._pool.draining:
+            self._pool.draining = True
+            self._loop.call_soon_threadsafe(self._start_drain, sig)
+        else:
+            self.force_exit = True
+            super().handle_exit(sig, frame)
+
+    def _start_drain(self, sig: int) -> None:
+        self._drain = asyncio.create_task(self._drain_and_exit(sig))
+
+    async def _drain_and_exit(self, sig: int) -> None:
+        await self._pool.drain(self._grace)
+        super().handle_exit(sig, None)
+
+
+def serve(settings: Settings, home: Path) -> None:
+    """Run until a signal ends it.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104 - only compared
+    pool = Pool(settings)
+    config = uvicorn.Config(
+        create_app(settings, home, pool),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
+    banner = BANNER.format(version=__version__, url=f"http://{shown}:{port}")
+    DrainingServer(config, pool, settings.drain_grace, banner).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"Can't listen on {host}:{port}: {error.strerror}. Stop what uses the port, or choose another one with "
+            "--port (0 takes a free one)"
+        ) from None
+    return listener

@@ -1,0 +1,192 @@
+"""The plan of a clip: everything that its bytes depend on, fixed before the first task."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from dia_server.errors import BadInput, ModelNotFound, VoiceNotFound
+from dia_server.models import registry
+from dia_server.models.protocol import Manifest
+from dia_server.script.dialogue import Pause, Script, parse_script
+from dia_server.settings import Settings
+from dia_server.tasks import Delivery, Speak, derive_seed
+from dia_server.voices.store import Voice, VoiceStore
+
+SPEEDS = (0.25, 4.0)
+DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
+AUTO_MODEL = "hibari"
+DEFAULT_MODEL_NAMES = frozenset(
+    {
+        "dia",
+        "tts-1",
+        "tts-1-1106",
+        "tts-1-hd",
+        "tts-1-hd-1106",
+        "gpt-4o-mini-tts",
+        "gpt-4o-mini-tts-2025-03-20",
+        "gpt-4o-mini-tts-2025-12-15",
+    }
+)
+
+
+class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What someone wants to hear.
+
+    Attributes:
+        text: may hold `[S1]`, `[S2]` and non-verbal tags.
+        voice: id or alias of a voice.
+        format: a key of `FORMATS`.
+        model: a model's name, or any name that clients send for the default one.
+        speed: 0.25 to 4, without a change of pitch.
+        seed: 0 to 2**63-1; None takes the voice's own, or draws one.
+        parameters: what the client set besides, by name; a model gets those that its options have.
+        text_field: what the client calls `text`, for error messages.
+        voice_field: what the client calls `voice`.
+    """
+
+    text: str
+    voice: str
+    format: str
+    model: str = "dia"
+    speed: float = 1.0
+    seed: int | None = None
+    parameters: dict[str, Any] = {}
+    text_field: str = "input"
+    voice_field: str = "voice"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A clip to be made.
+
+    Attributes:
+        items: the tasks and pauses in order.
+        sample_rate: of the model, in Hz.
+        tempo: the part of the speed that the model doesn't do itself; pauses are written for this tempo.
+        unused: names of parameters that have no effect.
+        warning: what the client should know.
+    """
+
+    model: str
+    voice: str
+    seed: int
+    items: tuple[Speak | Pause, ...]
+    sample_rate: int
+    tempo: float
+    format: str
+    unused: tuple[str, ...]
+    warning: str | None
+
+    @property
+    def segments(self) -> int:
+        """How many tasks there are."""
+        return sum(isinstance(item, Speak) for item in self.items)
+
+
+def default_model(settings: Settings) -> str:
+    """The model behind `dia` and OpenAI's model names.
+
+    Raises:
+        ModelNotFound: the setting `engine` names none that is installed.
+    """
+    return registry.manifest(AUTO_MODEL if settings.engine == "auto" else settings.engine).name
+
+
+def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings) -> tuple[str, Voice]:
+    """A voice by its id or an alias, with its id.
+
+    Raises:
+        VoiceNotFound: the message lists the ids that there are.
+    """
+    known = voices.list()
+    wanted = name.strip()
+    voice_id = wanted if wanted in known else settings.voice_aliases.get(wanted, wanted)
+    if voice_id not in known:
+        raise VoiceNotFound(f"Voice '{wanted}' not found. Available voices: {list(known)}", param=field)
+    return voice_id, known[voice_id]
+
+
+def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> Plan:
+    """Check a request and fix all that its audio depends on.
+
+    Raises:
+        BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
+    """
+    if len(request.text) > settings.max_input_characters:
+        raise BadInput(
+            f"The text has {len(request.text)} characters, allowed are {settings.max_input_characters}; "
+            "send it in parts, or raise max_input_characters",
+            param=request.text_field,
+        )
+    manifest, warning = _choose_model(request.model, settings)
+    voice_id, voice = find_voice(request.voice, field=request.voice_field, voices=voices, settings=settings)
+    script = parse_script(
+        request.text,
+        primary_speaker=voice.primary_speaker,
+        manifest=manifest,
+        segment_characters=settings.segment_characters,
+        param=request.text_field,
+    )
+    seed = request.seed if request.seed is not None else voice.voice_seed
+    seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
+    model_speed = min(max(request.speed, manifest.speed[0]), manifest.speed[1])
+    options, unused = _options(manifest, voice_id, voice, request.parameters)
+    return Plan(
+        model=manifest.name,
+        voice=voice_id,
+        seed=seed,
+        items=tuple(_items(script, manifest.name, seed, model_speed, options)),
+        sample_rate=manifest.sample_rate,
+        tempo=request.speed / model_speed,
+        format=request.format,
+        unused=unused,
+        warning=warning,
+    )
+
+
+def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
+    if name in DEFAULT_MODEL_NAMES:
+        return registry.manifest(default_model(settings)), None
+    try:
+        return registry.manifest(name), None
+    except ModelNotFound:
+        if settings.unknown_models == "refuse":
+            raise
+        manifest = registry.manifest(default_model(settings))
+        return manifest, f"Model '{name}' is not installed; '{manifest.name}' spoke instead"
+
+
+def _options(
+    manifest: Manifest, voice_id: str, voice: Voice, parameters: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The model's own options, the voice's overlaid with the request's, and what the model has no knob for."""
+    knobs = set(manifest.options.__struct_encode_fields__)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    merged = voice.models.get(manifest.name, {}) | {name: given[name] for name in given.keys() & knobs}
+    try:
+        msgspec.convert(merged, manifest.options)
+    except msgspec.ValidationError as error:
+        raise BadInput(
+            f"Options for model '{manifest.name}', from voice '{voice_id}' and the request: {error}"
+        ) from None
+    return merged, tuple(sorted(given.keys() - knobs))
+
+
+def _items(script: Script, model: str, seed: int, speed: float, options: dict[str, Any]) -> Iterator[Speak | Pause]:
+    number = 0
+    for item in script:
+        if isinstance(item, Pause):
+            yield Pause(item.seconds / speed)
+            continue
+        yield Speak(
+            model=model,
+            text=item.text,
+            speaker=item.speaker,
+            seed=derive_seed(seed, number),
+            delivery=Delivery(speed=speed),
+            options=options,
+        )
+        number += 1

@@ -1,0 +1,121 @@
+"""From a plan to audio: segments spoken ahead within a window, joined in order, and encoded as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import msgspec
+
+from dia_server import metrics
+from dia_server.audio.pipeline import SAMPLE_BYTES, ClipRenderer
+from dia_server.errors import NothingToSpeak
+from dia_server.pool.clip import Clip, SegmentRun
+from dia_server.pool.pool import Pool
+from dia_server.script.dialogue import Pause
+from dia_server.services.plan import Plan, SpeechRequest, make_plan
+from dia_server.settings import Settings
+from dia_server.voices.store import VoiceStore
+
+# What goes to the encoder at a time: small enough that the first bytes leave early (mp3 takes 5 ms for it).
+PIECE_SECONDS = 0.5
+
+
+class Account(msgspec.Struct):
+    """What came of a plan so far, for headers, logs and metrics.
+
+    Attributes:
+        segments: tasks heard to their end.
+        seconds: length of the clip.
+        first_audio_seconds: from the start until the first encoded byte; None before that.
+        fingerprint: of the workers that spoke.
+    """
+
+    segments: int = 0
+    seconds: float = 0.0
+    first_audio_seconds: float | None = None
+    fingerprint: str | None = None
+
+
+class Speech:
+    """The speech service: plan a request, then stream the plan."""
+
+    def __init__(self, settings: Settings, pool: Pool, voices: VoiceStore) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._voices = voices
+        self._encoders = ThreadPoolExecutor(settings.encoder_threads, thread_name_prefix="encoder")
+
+    def close(self) -> None:
+        """Give the encoder threads back."""
+        self._encoders.shutdown(wait=False, cancel_futures=True)
+
+    def plan(self, request: SpeechRequest) -> Plan:
+        """Check a request and fix all that its audio depends on; see `make_plan`."""
+        return make_plan(request, voices=self._voices, settings=self._settings)
+
+    async def stream(self, plan: Plan, account: Account, *, whole: bool = False) -> AsyncGenerator[bytes, None]:
+        """The encoded clip, piece by piece; all in one with exact sizes in the header if `whole`.
+
+        Closing the generator ends all work on the clip.
+
+        Raises:
+            DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
+        """
+        started = monotonic()
+        renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format, whole=whole)
+        loop = asyncio.get_running_loop()
+        with self._pool.open(plan.model) as clip:
+            async for piece in self._pieces(plan, account, clip):
+                data = await loop.run_in_executor(self._encoders, renderer.feed, piece)
+                if data:
+                    self._note(account, renderer, clip, started)
+                    yield data
+        if not renderer.seconds:
+            raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text", param="input")
+        last = await loop.run_in_executor(self._encoders, renderer.finish)
+        self._note(account, renderer, clip, started)
+        metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)
+        yield last
+
+    def _note(self, account: Account, renderer: ClipRenderer, clip: Clip, started: float) -> None:
+        if account.first_audio_seconds is None:
+            account.first_audio_seconds = monotonic() - started
+            metrics.FIRST_AUDIO_SECONDS.observe(account.first_audio_seconds)
+        account.seconds = renderer.seconds
+        account.fingerprint = clip.fingerprint
+
+    async def _pieces(self, plan: Plan, account: Account, clip: Clip) -> AsyncIterator[bytes]:
+        piece_bytes = round(PIECE_SECONDS * plan.sample_rate) * SAMPLE_BYTES
+        async for pcm in self._samples(plan, account, clip):
+            for start in range(0, len(pcm), piece_bytes):
+                yield pcm[start : start + piece_bytes]
+
+    async def _samples(self, plan: Plan, account: Account, clip: Clip) -> AsyncIterator[bytes]:
+        """The plan's items in order, never more than the window of `read_ahead` beyond the one being heard."""
+        window: deque[SegmentRun | Pause] = deque()
+        coming = self._start_items(plan, clip)
+        silence = b""
+        while True:
+            while len(window) <= self._settings.read_ahead and (item := next(coming, None)) is not None:
+                window.append(item)
+            if not window:
+                break
+            current = window.popleft()
+            if isinstance(current, Pause):
+                # Silence waits for the speech behind it: a clip that fails at once must not have begun.
+                silence += bytes(round(current.seconds * plan.sample_rate) * SAMPLE_BYTES)
+                continue
+            async for pcm in current:
+                yield silence + pcm
+                silence = b""
+            account.segments += 1
+        if silence and clip.fingerprint:
+            yield silence
+
+    def _start_items(self, plan: Plan, clip: Clip) -> Iterator[SegmentRun | Pause]:
+        for number, item in enumerate(plan.items):
+            yield item if isinstance(item, Pause) else clip.run(item, urgent=number == 0)

@@ -1,0 +1,143 @@
+"""The settings: config.yaml in the home, then `DIA_SERVER_…` environment variables, then the command line.
+
+`Settings` is the one place where a setting, its default and its meaning stand; config.yaml and
+docs/configuration.md are generated from it by scripts/settings_reference.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+
+from dia_server.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "DIA_SERVER_"
+
+OPENAI_VOICES = (
+    "alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse", "marin", "cedar",
+)  # fmt: skip
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+def _meta(description: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description)
+
+
+class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Worker processes that share their work and are delayed by no other lane."""
+
+    models: Annotated[tuple[str, ...], _meta("models that these workers run; the first is loaded at start")]
+    processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
+    threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an admin can set."""
+
+    host: Annotated[str, _meta("address to listen on; 0.0.0.0 opens the server to the network")] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535), _meta("port to listen on; 0 takes a free one and prints it")] = (
+        7860
+    )
+    engine: Annotated[str, _meta("the default model: a model's name, or `auto` for the best that runs here")] = "auto"
+    unknown_models: Annotated[
+        Literal["default", "refuse"],
+        _meta(
+            "what a request for a model that is not installed gets: the default model with a `Warning` header, or 404"
+        ),
+    ] = "default"
+    voice_aliases: Annotated[dict[str, str], _meta("other names for voices; `{}` makes every unknown name a 404")] = (
+        msgspec.field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "skylark"))
+    )
+    lanes: Annotated[dict[str, Lane], _meta("the worker processes")] = msgspec.field(
+        default_factory=lambda: {"speech": Lane(models=("hibari", "noise"), processes=2)}
+    )
+
+    max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
+    max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
+        262_144
+    )
+    segment_characters: Annotated[
+        Positive,
+        _meta("longest segment, about 20 s of speech; bounds memory and waiting; changes what a seed sounds like"),
+    ] = 250
+    max_queue: Annotated[Positive, _meta("requests that may wait for a worker; one more is a 503 with Retry-After")] = (
+        100
+    )
+    max_clips: Annotated[
+        Positive, _meta("requests open at once, waiting and slow readers included; bounds memory; one more is a 503")
+    ] = 256
+    read_ahead: Annotated[
+        int, msgspec.Meta(ge=0), _meta("segments made beyond the one being heard; bounds a clip's memory")
+    ] = 2
+    segment_timeout: Annotated[Seconds, _meta("seconds a listener may wait for one segment")] = 60.0
+    load_timeout: Annotated[Seconds, _meta("seconds a worker may take to load a model before it is killed")] = 180.0
+    beat_timeout: Annotated[
+        Seconds | None, _meta("seconds without progress before a worker is killed; null takes each model's own bound")
+    ] = None
+    task_strikes: Annotated[
+        Positive,
+        _meta("deaths of a worker without progress on a task that end the task; protects the pool from poison"),
+    ] = 3
+    crash_loop_deaths: Annotated[
+        Positive, _meta("deaths in a row before the first finished task that make a worker's place wait")
+    ] = 5
+    crash_loop_wait: Annotated[Seconds, _meta("seconds such a place waits before each new try")] = 30.0
+    drain_grace: Annotated[Seconds, _meta("seconds that running requests get to end after SIGTERM")] = 30.0
+    encoder_threads: Annotated[Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech")] = 2
+
+    debug_mode: Annotated[bool, _meta("send X-Generation-ID and log at debug level")] = False
+    log_format: Annotated[
+        Literal["auto", "console", "json"], _meta("auto is console on a terminal and JSON elsewhere")
+    ] = "auto"
+
+    def lane_of(self, model: str) -> str | None:
+        """The first lane that runs the model, if one does."""
+        return next((name for name, lane in self.lanes.items() if model in lane.models), None)
+
+
+def load_settings(
+    file: Path | None, environment: Mapping[str, str] = os.environ, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings from a YAML file (absent: defaults), the environment and overrides, the later ones winning.
+
+    Environment values are read as YAML, so `DIA_SERVER_LANES='{speech: {models: [hibari], processes: 4}}'` works.
+
+    Raises:
+        SettingsError: a file that can't be read, an unknown field, or a value out of range; the message names it.
+    """
+    merged: dict[str, Any] = {}
+    if file is not None and file.exists():
+        merged |= _read_yaml_mapping(file)
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            try:
+                merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise SettingsError(f"{name} is not valid YAML: {error}") from None
+    merged |= overrides or {}
+    try:
+        return msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as error:
+        where = (
+            f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"
+        )
+        raise SettingsError(f"Invalid settings in {where} or the command line: {error}") from None
+
+
+def _read_yaml_mapping(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"Can't read {file}: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file} must hold `name: value` lines, not a {type(content).__name__}")
+    return content

@@ -1,0 +1,77 @@
+"""Units of work for a model, and the events that come back: pure data, one struct per capability.
+
+A task carries everything that its samples depend on, so that any worker with the same fingerprint gives the
+same bytes for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """How the text should be said; each model turns it into its own controls.
+
+    Attributes:
+        speed: pace relative to the model's own, within the range of its manifest.
+    """
+
+    speed: float = 1.0
+
+
+class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
+    """Read one segment aloud.
+
+    Attributes:
+        model: registered name of the model.
+        text: the segment's text, without speaker tags.
+        speaker: who speaks within the voice, `S1` or `S2`.
+        seed: 0 to 2**63-1; with the fingerprint and the other fields it fixes every sample.
+        options: the model's own options, as the manifest's `options` struct has them.
+    """
+
+    model: str
+    text: str
+    speaker: str = "S1"
+    seed: int
+    delivery: Delivery = Delivery()
+    options: dict[str, Any] = {}
+
+
+Task = Speak
+
+
+class Audio(msgspec.Struct, frozen=True, tag="audio"):
+    """Some consecutive samples of a task.
+
+    Attributes:
+        first_sample: index of the first of them, counted from the task's start.
+        pcm: mono float32 little-endian samples at the model's sample rate, nominally within [-1, 1].
+    """
+
+    first_sample: int
+    pcm: bytes
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The task ended well after `samples` samples."""
+
+    samples: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The model could not do the task; it would fail again."""
+
+    message: str
+
+
+Event = Audio | Done | Failed
+
+
+def derive_seed(seed: int, segment: int, attempt: int = 0) -> int:
+    """The seed of one attempt at one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
+    digest = hashlib.blake2b(f"{seed}:{segment}:{attempt}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
