@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help serve test lint format bench soak constraints clean
 
 help: ## list these commands
@@ -51,19 +52,28 @@ clean: ## remove .venv and all caches; what the server keeps in this folder stay
 	rm -rf $(VENV) $(VENV)-constraints .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find dia_server scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Each stamp is made last: an interrupted step runs again, and a finished one costs nothing.
-$(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'dia-server needs Python 3.11 or newer as "$(PYTHON)". Name another one: make serve PYTHON=python3.12'; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'This Python lacks its venv module. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	@touch $@
-
-$(VENV)/.serve: $(VENV)/.created pyproject.toml constraints.txt
+# A stamp is made last, so a finished step costs nothing. pip, when interrupted, leaves packages that it takes for whole:
+# a .venv without the stamp of `serve` is made anew.
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@[ -e $@ ] || $(create)
+	@rm -f $@
 	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.serve
+	@mv $< $<.aside
 	$(INSTALL) --editable '.[$*]'
+	@mv $<.aside $<
 	@touch $@
+
+define create
+{ \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'dia-server needs Python 3.11 or newer; "$(PYTHON)" is not. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)'; \
+		exit 1; }; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo 'This Python lacks its venv module. On Debian and Ubuntu: sudo apt install python3-venv'; \
+		exit 1; }; \
+	echo 'Installing into $(VENV), once: about 130 MB to download.'; \
+	$(PYTHON) -m venv --clear $(VENV); }
+endef

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from litestar import Litestar
@@ -52,7 +53,7 @@ def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
             system.health,
             system.workers,
             system.metrics,
-            create_static_files_router(SWAGGER, directories=[swagger_folder()], include_in_schema=False),
+            create_static_files_router(SWAGGER, directories=[_swagger_folder()], include_in_schema=False),
         ],
         dto=JsonBody,
         return_dto=None,
@@ -75,9 +76,12 @@ def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
     return RequestLog(app)
 
 
-def swagger_folder() -> Path:
-    """Where the swagger-ui-bundle package keeps its files."""
-    raise NotImplementedError
+def _swagger_folder() -> Path:
+    """Swagger UI's files within a package that carries them; found, not imported, since it would bring Flask."""
+    package = find_spec("flask_swagger_ui")
+    assert package is not None  # noqa: S101 - a dependency of ours
+    assert package.origin is not None  # noqa: S101 - it is an ordinary package
+    return Path(package.origin).parent / "dist"
 
 
 def _openapi() -> OpenAPIConfig:
@@ -88,6 +92,7 @@ def _openapi() -> OpenAPIConfig:
         render_plugins=[
             SwaggerRenderPlugin(
                 path=["/", "/swagger"],
+                favicon=f'<link rel="icon" href="{SWAGGER}/favicon-32x32.png">',
                 js_url=f"{SWAGGER}/swagger-ui-bundle.js",
                 css_url=f"{SWAGGER}/swagger-ui.css",
                 standalone_preset_js_url=f"{SWAGGER}/swagger-ui-standalone-preset.js",

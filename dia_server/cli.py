@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dia_server import __version__
-from dia_server.errors import DiaServerError
+from dia_server.errors import DiaServerError, SettingsError
 
 if TYPE_CHECKING:
     from dia_server.settings import Settings
@@ -108,7 +109,7 @@ def say(
 
     settings = _settings(home, config, workers=1)
     if text == "-":
-        text = click.get_text_stream("stdin").read()
+        text = sys.stdin.read()
     saying.say(settings, open_home(home), text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)
 
 
@@ -141,6 +142,8 @@ def _settings(home: Path, config: Path | None, *, workers: int | None = None, **
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = load_settings(config or home / "config.yaml", overrides=given)
     if workers is not None:
+        if "speech" not in settings.lanes:
+            raise SettingsError("--workers counts those of the lane 'speech', and config.yaml has no such lane")
         speech = msgspec.structs.replace(settings.lanes["speech"], processes=workers)
         settings = msgspec.structs.replace(settings, lanes=settings.lanes | {"speech": speech})
     return settings

@@ -15,11 +15,13 @@ class DiaServerError(Exception):
         code: stable, machine-readable name of what went wrong.
         param: the request field at fault, if one is.
         retry_after: seconds after which the same request may succeed, if waiting helps.
+        final: the same request will fail again, however often it is sent.
     """
 
     status = 500
     code = "server_error"
     retry_after: int | None = None
+    final = False
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -95,6 +97,13 @@ class NoWorker(Unavailable):
     code = "no_worker"
 
 
+class ModelUnavailable(Unavailable):
+    """The model is installed, but can't be loaded."""
+
+    code = "model_unavailable"
+    final = True
+
+
 class DeadlineExceeded(Unavailable):
     """A listener waited for a segment longer than the settings allow."""
 
@@ -105,6 +114,7 @@ class GenerationFailed(DiaServerError):
     """The model failed on this input; the same request would fail again."""
 
     code = "generation_failed"
+    final = True
 
 
 class ReplayMismatch(DiaServerError):

@@ -17,6 +17,11 @@ FIRST_AUDIO_SECONDS = Histogram(
 )
 AUDIO_SECONDS = Counter("dia_audio_seconds", "Seconds of audio made", ["model"])
 
+LOOP_LAG = Histogram(
+    "dia_event_loop_lag_seconds",
+    "Seconds that a timer of the event loop was late",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
+)
 QUEUED = Gauge("dia_queue_segments", "Segments waiting for a slot", ["lane"])
 SLOTS = Gauge("dia_slots", "Slots of the workers that are up", ["lane"])
 BUSY = Gauge("dia_slots_busy", "Slots at work", ["lane"])

@@ -62,7 +62,8 @@ async def _write(speech: Speech, plan: Plan, account: Account, output: Path) -> 
     columns = (TextColumn("speaking"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress, replacing(output) as file:
         bar = progress.add_task("", total=plan.segments)
-        # A file is whole when it is done, so wav gets its exact sizes.
-        async for chunk in speech.stream(plan, account, whole=plan.format == "wav"):
-            file.write(chunk)
+        pieces = []
+        async for piece in speech.stream(plan, account):
+            pieces.append(piece)
             progress.update(bar, completed=account.segments)
+        file.write(FORMATS[plan.format].whole(b"".join(pieces)))

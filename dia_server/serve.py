@@ -40,6 +40,7 @@ class DrainingServer(uvicorn.Server):
         self._grace = grace
         self._banner = banner
         self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
@@ -49,11 +50,11 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second one ends at once."""
-        if self._drain is None and not self._pool.draining:
+        if self._loop is not None and not self._pool.draining:
             self._pool.draining = True
             self._loop.call_soon_threadsafe(self._start_drain, sig)
         else:
-            self.force_exit = True
+            self.force_exit = self.should_exit = True
             super().handle_exit(sig, frame)
 
     def _start_drain(self, sig: int) -> None:

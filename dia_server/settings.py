@@ -33,7 +33,9 @@ def _meta(description: str) -> msgspec.Meta:
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Worker processes that share their work and are delayed by no other lane."""
 
-    models: Annotated[tuple[str, ...], _meta("models that these workers run; the first is loaded at start")]
+    models: Annotated[
+        tuple[str, ...], msgspec.Meta(min_length=1), _meta("models that these workers run; the first is loaded at start")
+    ] = ("hibari", "noise")
     processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
 
@@ -56,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "skylark"))
     )
     lanes: Annotated[dict[str, Lane], _meta("the worker processes")] = msgspec.field(
-        default_factory=lambda: {"speech": Lane(models=("hibari", "noise"), processes=2)}
+        default_factory=lambda: {"speech": Lane(processes=2)}
     )
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096

@@ -22,13 +22,13 @@ _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 class JsonBody(AbstractDTO[Any]):
     """Litestar's hook between the raw body and a handler's `data` argument, and its place in the OpenAPI document."""
 
-    _types: ClassVar[dict[str, Any]] = {}
+    _decoders: ClassVar[dict[str, msgspec.json.Decoder[Any]]] = {}
 
     @classmethod
     def create_for_field_definition(cls, field_definition: Any, handler_id: str, backend_cls: Any = None) -> None:
         """Remember which struct the handler wants."""
         del backend_cls
-        cls._types[handler_id] = field_definition.annotation
+        cls._decoders[handler_id] = msgspec.json.Decoder(field_definition.annotation)
 
     @classmethod
     def create_openapi_schema(cls, field_definition: Any, handler_id: str, schema_creator: Any) -> Any:
@@ -47,7 +47,7 @@ class JsonBody(AbstractDTO[Any]):
         content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             raise UnsupportedMediaType(f"Content-Type must be application/json, not '{content_type[:100]}'")
-        return decode_json(value, self._types[connection.route_handler.handler_id])
+        return decode_json(value, self._decoders[connection.route_handler.handler_id])
 
     @classmethod
     def generate_field_definitions(cls, model_type: type[Any]) -> Any:
@@ -60,16 +60,14 @@ class JsonBody(AbstractDTO[Any]):
         raise AssertionError(field_definition)
 
 
-def decode_json(body: bytes, kind: Any) -> Any:
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """JSON as a struct, with no conversion between types.
 
     Raises:
-        BadInput: no body, not JSON, or not of the struct's shape; `param` names the field.
+        BadInput: not JSON, or not of the struct's shape; `param` names the field.
     """
-    if not body:
-        raise BadInput("The body is empty; send a JSON object")
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from dia_server.api.dialect import dialect_of
-from dia_server.errors import DiaServerError, Unavailable
+from dia_server.errors import DiaServerError
 
 log = structlog.get_logger(__name__)
 
@@ -19,10 +19,10 @@ log = structlog.get_logger(__name__)
 def on_expected(request: Request[Any, Any, Any], error: DiaServerError) -> Response[bytes]:
     """An error of ours."""
     headers = {}
-    if isinstance(error, Unavailable):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        # OpenAI's clients retry any 5xx twice; this one would fail the same way.
+    if error.final:
+        # OpenAI's clients retry any 5xx twice unless they are told.
         headers["x-should-retry"] = "false"
     return _answer(request, error, error.status, headers)
 
@@ -41,6 +41,10 @@ def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             ours = DiaServerError("The body is larger than the settings allow")
             ours.code = "body_too_large"
+        case HTTPStatus.BAD_REQUEST if error.detail.endswith("'data'"):
+            # Litestar's words for a handler that wants a body and got none.
+            ours = DiaServerError("The body is empty; send a JSON object")
+            ours.code = "invalid_value"
         case _:
             extra = error.extra if isinstance(error.extra, list) and error.extra else [{}]
             ours = DiaServerError(extra[0].get("message") or error.detail, param=extra[0].get("key"))

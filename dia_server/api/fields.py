@@ -12,20 +12,25 @@ AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
 Speed = Annotated[float, msgspec.Meta(ge=SPEEDS[0], le=SPEEDS[1], description="pace; the pitch stays", examples=[1.0])]
 
 
+Seed = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+VoiceSeed = Annotated[int, msgspec.Meta(ge=1, le=999_999)]
+Temperature = Annotated[float, msgspec.Meta(ge=0.1, le=2.0)]
+CfgScale = Annotated[float, msgspec.Meta(ge=1.0, le=10.0)]
+TopP = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+MaxTokens = Annotated[int, msgspec.Meta(ge=100, le=10_000)]
+
+
 class Sampling(msgspec.Struct, kw_only=True):
     """How the model draws its samples. What a model has no knob for is named in `X-Unused-Parameters`."""
 
     seed: Annotated[
-        int | None,
-        msgspec.Meta(ge=-1, le=2**63 - 1, description="same seed and request, same bytes; null or -1 draws one"),
+        Seed | None, msgspec.Meta(description="same seed and request, same bytes; null or -1 draws one")
     ] = None
-    voice_seed: Annotated[int | None, msgspec.Meta(ge=1, le=999_999, description="used when there is no `seed`")] = None
-    temperature: Annotated[float | None, msgspec.Meta(ge=0.1, le=2.0)] = None
-    cfg_scale: Annotated[float | None, msgspec.Meta(ge=1.0, le=10.0, description="classifier-free guidance")] = None
-    top_p: Annotated[float | None, msgspec.Meta(ge=0.0, le=1.0)] = None
-    max_tokens: Annotated[
-        int | None, msgspec.Meta(ge=100, le=10_000, description="model frames of the whole request")
-    ] = None
+    voice_seed: Annotated[VoiceSeed | None, msgspec.Meta(description="used when there is no `seed`")] = None
+    temperature: Temperature | None = None
+    cfg_scale: Annotated[CfgScale | None, msgspec.Meta(description="classifier-free guidance")] = None
+    top_p: TopP | None = None
+    max_tokens: Annotated[MaxTokens | None, msgspec.Meta(description="model frames of the whole request")] = None
     use_torch_compile: bool | None = None
 
     def chosen_seed(self) -> int | None:

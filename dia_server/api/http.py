@@ -48,7 +48,11 @@ class AudioAnswer:
         except DiaServerError as error:
             if not self._started:
                 raise
-            log.error("stream broken", reason=error.message, code=error.code)
+            log.error("stream broken", reason=error.message, code=error.code)  # noqa: TRY400 - the reason says all
+        except Exception:
+            if not self._started:
+                raise
+            log.exception("stream broken")
         finally:
             sending.cancel()
             leaving.cancel()
@@ -103,7 +107,8 @@ def speak(
             fields["X-Generation-ID"] = generation_id
         return fields
 
-    return AudioAnswer(speech.stream(plan, account, whole=whole), headers, whole=whole)
+    chunks = speech.whole(plan, account) if whole else speech.stream(plan, account)
+    return AudioAnswer(chunks, headers, whole=whole)
 
 
 def _headers_of(plan: Plan) -> dict[str, str]:

@@ -63,6 +63,7 @@ def _account_for(scope: HTTPScope, status: int, seconds: float) -> None:
     if isinstance(account, Account):
         fields["audio_seconds"] = round(account.seconds, 3)
         fields["first_audio_seconds"] = account.first_audio_seconds and round(account.first_audio_seconds, 4)
+        fields["fingerprint"] = account.fingerprint
         fields["real_time_factor"] = round(seconds / account.seconds, 4) if account.seconds else None
     (log.debug if route in QUIET_ROUTES else log.info)(
         "request",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from litestar import get
 
@@ -24,7 +26,7 @@ class VoiceList(msgspec.Struct, kw_only=True):
     """All voices, and the files that could not be read."""
 
     voices: list[VoiceEntry]
-    problems: dict[str, str]
+    problems: Mapping[str, str]
 
 
 @get(["/voices", "/v1/voices"], summary="List voices", sync_to_thread=False)

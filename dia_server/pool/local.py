@@ -7,6 +7,7 @@ import multiprocessing
 import socket
 import weakref
 from collections.abc import Callable
+from typing import cast
 
 from dia_server.pool.messages import Answer, Deframer, Order, decode_answer, frame
 from dia_server.pool.worker import main
@@ -58,8 +59,7 @@ class LocalWorker(asyncio.Protocol):
         await asyncio.to_thread(self._process.join)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a stream connection always is
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one without being its subclass
 
     def data_received(self, data: bytes) -> None:
         for payload in self._deframer.feed(data):

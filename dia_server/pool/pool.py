@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 from typing import Literal
 
+from dia_server import metrics
 from dia_server.errors import Draining, NoWorker, QueueFull
 from dia_server.pool.clip import Clip
 from dia_server.pool.dispatch import Lane
@@ -99,6 +101,8 @@ class Pool:
 
     async def _watch(self) -> None:
         while True:
+            due = monotonic() + WATCH_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
+            metrics.LOOP_LAG.observe(max(0.0, monotonic() - due))
             for place in self.places:
                 place.kill_if_stuck()

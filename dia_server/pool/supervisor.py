@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from dia_server import metrics
-from dia_server.errors import GenerationFailed, NoWorker, ReplayMismatch
+from dia_server.errors import GenerationFailed, ModelUnavailable, ReplayMismatch
 from dia_server.models import registry
 from dia_server.pool.clip import SegmentRun
 from dia_server.pool.local import LocalWorker
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
 
 STOP_SECONDS = 2.0
+RESTART_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -121,16 +122,23 @@ class Place:
         """Keep a process in this place until the task is cancelled."""
         while True:
             self.state, self._spawned = "starting", time.monotonic()
-            self._worker = await LocalWorker.start(self.name, self._config.threads, self._receive)
-            log.debug("worker started", worker=self.name, pid=self._worker.pid)
-            self._send(Load(self._config.models[0]))
-            await self._worker.dead
-            await self._worker.reap()
+            try:
+                await self._live_once()
+            except OSError as error:
+                log.error("worker can't be started", worker=self.name, reason=str(error))
+                await asyncio.sleep(RESTART_SECONDS)
             self._bury()
             if self.crash_looping:
                 self.state = "waiting"
                 self._lane.places_changed()
                 await asyncio.sleep(self._settings.crash_loop_wait)
+
+    async def _live_once(self) -> None:
+        self._worker = await LocalWorker.start(self.name, self._config.threads, self._receive)
+        log.debug("worker started", worker=self.name, pid=self._worker.pid)
+        self._send(Load(self._config.models[0]))
+        await self._worker.dead
+        await self._worker.reap()
 
     async def stop(self) -> None:
         """Let the process end by itself, for two seconds."""
@@ -186,7 +194,7 @@ class Place:
                 self._come_up()
             case LoadFailed(model=model, message=message):
                 self.errors[model] = message
-                self._drop(model, NoWorker(f"Model '{model}' can't be loaded: {message}", retry_after=30))
+                self._drop(model, ModelUnavailable(f"Model '{model}' can't be loaded: {message}", retry_after=30))
                 self._come_up()
             case Report(attempt=number, event=event):
                 self._report(number, event)
@@ -199,7 +207,7 @@ class Place:
             log.info("worker up", worker=self.name, seconds=round(time.monotonic() - self._spawned, 3))
         self._lane.places_changed()
 
-    def _drop(self, model: str, error: NoWorker) -> None:
+    def _drop(self, model: str, error: ModelUnavailable) -> None:
         for number in [number for number, attempt in self._attempts.items() if attempt.model == model]:
             attempt = self._attempts.pop(number)
             if attempt.run is not None:

@@ -156,7 +156,7 @@ def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
         if settings.unknown_models == "refuse":
             raise
         manifest = registry.manifest(default_model(settings))
-        return manifest, f"Model '{name}' is not installed; '{manifest.name}' spoke instead"
+        return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
 def _options(

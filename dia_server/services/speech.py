@@ -6,14 +6,16 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from time import monotonic
 
 import msgspec
 
 from dia_server import metrics
-from dia_server.audio.pipeline import SAMPLE_BYTES, ClipRenderer
+from dia_server.audio.encode import FORMATS
+from dia_server.audio.pipeline import ClipRenderer
 from dia_server.errors import NothingToSpeak
-from dia_server.pool.clip import Clip, SegmentRun
+from dia_server.pool.clip import SAMPLE_BYTES, Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
@@ -57,16 +59,20 @@ class Speech:
         """Check a request and fix all that its audio depends on; see `make_plan`."""
         return make_plan(request, voices=self._voices, settings=self._settings)
 
-    async def stream(self, plan: Plan, account: Account, *, whole: bool = False) -> AsyncGenerator[bytes, None]:
-        """The encoded clip, piece by piece; all in one with exact sizes in the header if `whole`.
+    async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
+        """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
+        async with aclosing(self.stream(plan, account)) as stream:
+            pieces = [piece async for piece in stream]
+        yield FORMATS[plan.format].whole(b"".join(pieces))
 
-        Closing the generator ends all work on the clip.
+    async def stream(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
+        """The encoded clip, piece by piece. Closing the generator ends all work on the clip.
 
         Raises:
             DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
         """
         started = monotonic()
-        renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format, whole=whole)
+        renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
         loop = asyncio.get_running_loop()
         with self._pool.open(plan.model) as clip:
             async for piece in self._pieces(plan, account, clip):
@@ -75,7 +81,7 @@ class Speech:
                     self._note(account, renderer, clip, started)
                     yield data
         if not renderer.seconds:
-            raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text", param="input")
+            raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text")
         last = await loop.run_in_executor(self._encoders, renderer.finish)
         self._note(account, renderer, clip, started)
         metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)

@@ -1,0 +1,135 @@
+"""From a text to a script: whose turn it is, which segments they speak, and where they pause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+
+from dia_server.errors import NothingToSpeak
+from dia_server.script.sentences import cut, split_sentences
+from dia_server.script.text import ReadingModel, check_language, clean, is_speakable
+
+# Dia's list; other words in parentheses are text like any other.
+NONVERBAL = (
+    "laughs", "clears throat", "sighs", "gasps", "coughs", "singing", "sings", "mumbles", "beep", "groans", "sniffs",
+    "claps", "screams", "inhales", "exhales", "applause", "burps", "humming", "sneezes", "chuckle", "whistles",
+)  # fmt: skip
+
+# Stands for a sound that the model can't make: about the time of a breath, long enough to be heard as a stop.
+PAUSE_SECONDS = 0.3
+
+_SHOWN_CHARACTERS = 40
+
+# NUL can't be in a cleaned text, so it can stand where a pause goes.
+_PAUSE = "\0"
+
+_TURN_TAG = re.compile(r"\[[Ss]([12])\]")
+_NONVERBAL_TAG = re.compile(rf"( ?)\( ?({'|'.join(NONVERBAL)}) ?\)([.,;:!?…]*)", re.IGNORECASE)
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A piece of a script that one task speaks; `speaker` is `S1` or `S2`."""
+
+    text: str
+    speaker: str
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Silence between two segments."""
+
+    seconds: float
+
+
+Script = tuple[Segment | Pause, ...]
+
+
+def parse_script(
+    text: str, *, primary_speaker: str, manifest: ReadingModel, segment_characters: int, param: str
+) -> Script:
+    """What a model has to say, in order; every pause stands between two segments.
+
+    Args:
+        text: as the client sent it.
+        primary_speaker: who says what stands before the first speaker tag.
+        manifest: the model's; it decides about languages and non-verbal tags.
+        segment_characters: no segment is longer.
+        param: what the client calls the text, for error messages.
+
+    Raises:
+        BadInput: a character that no text may hold, or a language that the model doesn't read.
+        NothingToSpeak: the message says what there was instead of words.
+    """
+    text = clean(text, param)
+    check_language(_without_tags(text), manifest, param)
+    script: list[Segment | Pause] = []
+    for speaker, words in _turns(text, primary_speaker):
+        for item in _speak(words, speaker, manifest, segment_characters):
+            if isinstance(item, Segment) or (script and isinstance(script[-1], Segment)):
+                script.append(item)
+    if script and isinstance(script[-1], Pause):
+        script.pop()
+    if not script:
+        raise NothingToSpeak(_what_there_was(text, manifest), param=param)
+    return tuple(script)
+
+
+def _without_tags(text: str) -> str:
+    return _NONVERBAL_TAG.sub(" ", _TURN_TAG.sub(" ", text))
+
+
+def _turns(text: str, primary_speaker: str) -> Iterator[tuple[str, str]]:
+    untagged, *tagged = _TURN_TAG.split(text)
+    yield primary_speaker, untagged
+    for number, words in zip(tagged[::2], tagged[1::2], strict=True):
+        yield f"S{number}", words
+
+
+def _speak(words: str, speaker: str, model: ReadingModel, segment_characters: int) -> Iterator[Segment | Pause]:
+    language = model.languages[0] if model.languages else "en"
+    for number, stretch in enumerate(_NONVERBAL_TAG.sub(partial(_keep_or_pause, model), words).split(_PAUSE)):
+        if number:
+            yield Pause(PAUSE_SECONDS)
+        for sentence in _merge_silent(split_sentences(stretch, language), model):
+            for piece in cut(sentence, segment_characters):
+                if is_speakable(piece, model.languages):
+                    yield Segment(piece, speaker)
+
+
+def _keep_or_pause(model: ReadingModel, tag: re.Match[str]) -> str:
+    blank, name, punctuation = tag.groups()
+    if name.lower() in model.nonverbal:
+        return f"{blank}({name.lower()}){punctuation}"
+    ends_here = tag.string[tag.start() - 1 : tag.start()].isalnum()
+    return (punctuation if ends_here else "") + _PAUSE
+
+
+def _merge_silent(sentences: list[str], model: ReadingModel) -> Iterator[str]:
+    """The sentences, those without anything to say joined to the one before them, the first ones to the one behind."""
+    held: list[str] = []
+    has_words = False
+    for sentence in sentences:
+        if is_speakable(sentence, model.languages):
+            if has_words:
+                yield " ".join(held)
+                held = []
+            has_words = True
+        held.append(sentence)
+    if has_words:
+        yield " ".join(held)
+
+
+def _what_there_was(text: str, model: ReadingModel) -> str:
+    found = []
+    if tags := sorted({f"({tag[2].lower()})" for tag in _NONVERBAL_TAG.finditer(text)}):
+        found.append(f"non-verbal tags that this model does not have: {', '.join(tags)}")
+    if _TURN_TAG.search(text):
+        found.append("speaker tags with no words behind them")
+    if rest := _without_tags(text).strip():
+        found.append(f"characters that are not said aloud: {rest[:_SHOWN_CHARACTERS]}")
+    return (
+        f"There is nothing to speak for model '{model.name}'; add words or numbers. "
+        f"Dropped: {'; '.join(found) or 'blanks and asterisks'}"
+    )

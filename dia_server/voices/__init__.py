@@ -1,0 +1,1 @@
+"""Who speaks: voices as plain files that an admin can edit."""

@@ -1,0 +1,112 @@
+"""Measure the server, and write what came out into docs/benchmarks.md.
+
+Each benchmark has a section there; those that don't run now keep theirs. The figures that count are ratios and
+differences to a peer or a floor measured in the same run, so that a slower machine moves both sides. Close other
+programs first: everything here runs on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.common import Benchmark, machine
+from rich.console import Console
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+NAMES = ("overhead", "requests", "encoders", "replay", "slow_readers", "footprint")
+EXAMPLES = """\
+examples:
+  make bench                                  everything, about 8 minutes
+  make bench ARGS="overhead replay"           these two
+  python scripts/bench.py encoders --dry-run  show the section, write nothing
+"""
+INTRODUCTION = """\
+# Benchmarks
+
+Every figure with the command that prints it; `make bench` measures all of them here and writes this page. Numbers in
+seconds belong to the machine named beside them; ratios and differences are to a peer or a floor that ran in the same
+minute, in turns.
+"""
+
+console = Console(stderr=True)
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark by its name."""
+    module: Benchmark = import_module(f"benchmarks.{name}")  # type: ignore[assignment]
+    return module
+
+
+def section(name: str) -> str:
+    """Run one benchmark; its section of the page, without the heading."""
+    benchmark = load(name)
+    with console.status("") as status:
+        body = benchmark.run(lambda text: status.update(f"{name}: {text}"))
+    return "\n\n".join(
+        [
+            benchmark.MEASURED,
+            f"`make bench ARGS={name}` on {machine()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC:",
+            body.strip(),
+        ]
+    )
+
+
+def read_sections(page: Path) -> dict[str, str]:
+    """What stands under each second-level heading of the page."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    _, *parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    return {title: body.strip() for title, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def write_sections(page: Path, sections: dict[str, str]) -> None:
+    """The page anew: benchmarks in their order, then what others wrote."""
+    order = [load(name).TITLE for name in NAMES]
+    titles = [title for title in order if title in sections] + [title for title in sections if title not in order]
+    bodies = [f"## {title}\n\n{sections[title]}\n" for title in titles]
+    page.write_text("\n".join([INTRODUCTION, *bodies]), encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    lines = [f"  {name:14}{load(name).MEASURED}" for name in NAMES]
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="\n".join(["benchmarks:", *lines, "", EXAMPLES]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help="what to measure [everything]")
+    parser.add_argument("--dry-run", action="store_true", help="print the sections, leave docs/benchmarks.md alone")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    return given
+
+
+def main() -> None:
+    """Run the benchmarks that were asked for; a failed one leaves its section as it was, and the others run."""
+    given = arguments()
+    failed = []
+    for name in given.names or NAMES:
+        started = time.monotonic()
+        try:
+            body = section(name)
+        except Exception:  # noqa: BLE001 - shown below; the other benchmarks don't depend on it
+            console.print_exception()
+            failed.append(name)
+            continue
+        print(f"## {load(name).TITLE}\n\n{body}\n", flush=True)
+        console.print(f"{name}: done in {time.monotonic() - started:.0f} s", style="green")
+        if not given.dry_run:
+            write_sections(PAGE, read_sections(PAGE) | {load(name).TITLE: body})
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

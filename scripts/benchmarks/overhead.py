@@ -1,0 +1,146 @@
+"""What the server adds to the model."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.common import (
+    PCM_BYTES_PER_SECOND,
+    SIXTY_WORDS,
+    SPEECH_RATE,
+    TEN_WORDS,
+    Client,
+    Note,
+    Server,
+    cores,
+    goal,
+    lanes,
+    ms,
+    pin,
+    running_server,
+    speech,
+    table,
+)
+
+from dia_server.models.protocol import Engine
+from dia_server.models.registry import load_engine
+from dia_server.tasks import Audio, Speak
+
+TITLE = "Overhead"
+MEASURED = (
+    "What the server adds to hibari: time to the first byte of streamed audio over a keep-alive connection, and audio "
+    "per second of one worker, each in turns with the same engine and text inside the measuring process."
+)
+
+PAIRS = 40
+ROUNDS = 5
+CLIENTS = 4
+CLIPS = 12
+GOAL_SECONDS = 0.003
+GOAL_SHARE = 0.9
+
+
+def run(note: Note) -> str:
+    """Measure."""
+    engine = load_engine("hibari", threads=1)
+    with running_server(lanes("hibari", processes=1)) as server:
+        note("first byte")
+        first, worst = first_bytes(server, engine)
+        note("throughput")
+        share, through = throughput(server, engine)
+    return "\n\n".join(
+        [
+            first,
+            goal("first byte less than 3 ms after the engine's", f"{ms(worst)} at most", met=worst < GOAL_SECONDS),
+            through,
+            goal("one worker makes 90 % of what the engine makes", f"{share:.1%}", met=share >= GOAL_SHARE),
+        ]
+    )
+
+
+def speak(engine: Engine, text: str) -> Iterator[Audio]:
+    """All audio of a text, by the engine alone."""
+    engine.admit(1, Speak(model="hibari", text=text, seed=7))
+    while True:
+        for _, event in engine.step():
+            if not isinstance(event, Audio):
+                return
+            yield event
+
+
+def first_event(engine: Engine, text: str) -> float:
+    """Seconds until the engine's first audio."""
+    started = time.perf_counter()
+    next(speak(engine, text))
+    seconds = time.perf_counter() - started
+    engine.cancel(1)
+    return seconds
+
+
+def first_bytes(server: Server, engine: Engine) -> tuple[str, float]:
+    """The table, and the largest median difference."""
+    client = Client(server.port)
+    rows, differences = [], []
+    for words, text in (("10 words", TEN_WORDS), ("60 words", SIXTY_WORDS)):
+        for audio_format in ("wav", "pcm"):
+            body = speech(text, audio_format)
+            pairs = [(first_event(engine, text), client.first_byte(body)) for _ in range(PAIRS + 3)][3:]
+            inside, outside = (statistics.median(side) for side in zip(*pairs, strict=True))
+            added = statistics.median(b - a for a, b in pairs)
+            differences.append(added)
+            rows.append([words, audio_format, ms(inside), ms(outside), f"**{ms(added)}**"])
+    client.close()
+    head = ["Text", "Format", "First audio, engine", "First byte, HTTP", f"Difference (median of {PAIRS} pairs)"]
+    return table(head, rows), max(differences)
+
+
+def throughput(server: Server, engine: Engine) -> tuple[float, str]:
+    """The server's share of the engine's pace, and the table."""
+    usable = cores()
+    ours, others = usable[:1], usable[1:] or usable[:1]
+    pin(server.pid, others)
+    pin(server.workers()[0]["pid"], ours)
+    paces = []
+    for _ in range(ROUNDS):
+        pin(os.getpid(), others)
+        over_http = pace_of_server(server)
+        pin(os.getpid(), ours)
+        paces.append((pace_of_engine(engine), over_http))
+    pin(os.getpid(), usable)
+    inside, outside = (statistics.median(side) for side in zip(*paces, strict=True))
+    share = statistics.median(b / a for a, b in paces)
+    where = "pinned to one core" if usable else "not pinned, since this system can't"
+    head = [f"Audio seconds per second, {where}", f"Median of {ROUNDS}"]
+    rows = [
+        ["engine in process", f"{inside:.1f}"],
+        [f"server, one worker, {CLIENTS} clients, pcm", f"{outside:.1f}"],
+        ["share", f"**{share:.1%}**"],
+    ]
+    return share, table(head, rows)
+
+
+def pace_of_server(server: Server) -> float:
+    """Audio seconds per second that some clients get."""
+    body = speech(SIXTY_WORDS, "pcm")
+
+    def listen(clips: int) -> int:
+        client = Client(server.port)
+        size = sum(len(piece) for _ in range(clips) for piece in client.speak(body))
+        client.close()
+        return size
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        size = sum(clients.map(listen, [CLIPS // CLIENTS] * CLIENTS))
+    return size / PCM_BYTES_PER_SECOND / (time.perf_counter() - started)
+
+
+def pace_of_engine(engine: Engine) -> float:
+    """Audio seconds per second that the engine makes alone."""
+    started = time.perf_counter()
+    size = sum(len(audio.pcm) for _ in range(CLIPS) for audio in speak(engine, SIXTY_WORDS))
+    return size / (4 * SPEECH_RATE) / (time.perf_counter() - started)

