@@ -29,18 +29,14 @@ SWAGGER = "/schema/assets"
 
 
 def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
-    """The application over an opened home; it starts the pool with itself, and closes it."""
+    """The application over an opened home and a running pool."""
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
-        await pool.start()
-        try:
-            yield
-        finally:
-            await pool.close()
-            speech.close()
+        yield
+        speech.close()
 
     app = Litestar(
         route_handlers=[

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from dia_server.audio.encode import FORMATS
 from dia_server.errors import BadInput
 from dia_server.files import replacing
-from dia_server.pool.pool import Pool
-from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.pool.pool import running_pool
+from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
@@ -43,16 +43,15 @@ def say(
 
 
 async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path) -> None:
-    pool = Pool(settings)
-    speech = Speech(settings, pool, VoiceStore(home / "voices"))
-    plan = speech.plan(request)
+    voices = VoiceStore(home / "voices")
+    plan = make_plan(request, voices=voices, settings=settings)
     account = Account()
-    await pool.start()
-    try:
-        await _write(speech, plan, account, output)
-    finally:
-        await pool.close()
-        speech.close()
+    async with running_pool(settings) as pool:
+        speech = Speech(settings, pool, voices)
+        try:
+            await _write(speech, plan, account, output)
+        finally:
+            speech.close()
     console.print(f"{output}: {account.seconds:.1f} s, voice {plan.voice}, model {plan.model}, seed {plan.seed}")
     if plan.warning:
         console.print(plan.warning, style="yellow")

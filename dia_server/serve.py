@@ -11,9 +11,8 @@ import click
 import uvicorn
 
 from dia_server import __version__
-from dia_server.app import create_app
 from dia_server.errors import SettingsError
-from dia_server.pool.pool import Pool
+from dia_server.pool.pool import Pool, running_pool
 from dia_server.settings import Settings
 
 # What is left of the streams after the grace gets this long to notice that it is over.
@@ -72,18 +71,32 @@ def serve(settings: Settings, home: Path) -> None:
         SettingsError: the address can't be listened on.
     """
     listener = _listen(settings.host, settings.port)
+    loop_factory = uvicorn.Config("").get_loop_factory()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(settings, home, listener))
+
+
+async def _serve(settings: Settings, home: Path, listener: socket.socket) -> None:
+    async with running_pool(settings) as pool:
+        # The web framework takes half a second to import, in which the workers already load their models.
+        await asyncio.sleep(0)
+        from dia_server.app import create_app
+
+        config = uvicorn.Config(
+            create_app(settings, home, pool),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_SECONDS,
+        )
+        banner = BANNER.format(version=__version__, url=_url(listener))
+        await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
+
+
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104 - only compared
-    pool = Pool(settings)
-    config = uvicorn.Config(
-        create_app(settings, home, pool),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=LAST_SECONDS,
-    )
-    banner = BANNER.format(version=__version__, url=f"http://{shown}:{port}")
-    DrainingServer(config, pool, settings.drain_grace, banner).run(sockets=[listener])
+    everywhere = host in ("127.0.0.1", "0.0.0.0", "::", "::1")  # noqa: S104 - only compared
+    return f"http://{'localhost' if everywhere else host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -34,7 +34,9 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Worker processes that share their work and are delayed by no other lane."""
 
     models: Annotated[
-        tuple[str, ...], msgspec.Meta(min_length=1), _meta("models that these workers run; the first is loaded at start")
+        tuple[str, ...],
+        msgspec.Meta(min_length=1),
+        _meta("models that these workers run; the first is loaded at start"),
     ] = ("hibari", "noise")
     processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1

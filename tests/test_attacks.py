@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from conftest import SENTENCE, Server
 
 JSON = {"content-type": "application/json"}

@@ -14,18 +14,19 @@ import wave
 from collections.abc import Iterable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sound import decode
 
 from dia_server.audio.encode import FORMATS, wav_header, whole_wav
 from dia_server.audio.pipeline import ClipRenderer
 from dia_server.audio.resample import Resampler
 from dia_server.audio.samples import Samples, to_int16
 from dia_server.audio.tempo import Tempo
+from sound import decode
 
 RATES = (24_000, 44_100)
 HEADER_BYTES = {"wav": 44, "mp3": 0, "opus": 97, "aac": 0, "flac": 60, "pcm": 0}
@@ -140,7 +141,21 @@ def test_whole_wav(rate: int) -> None:
     assert wav_header(rate, 2 * len(samples)) == expected.getvalue()[:44]
 
 
-@pytest.mark.parametrize("audio_format", set(FORMATS) - {"wav"})
+@pytest.mark.parametrize("rate", RATES)
+def test_whole_flac(rate: int) -> None:
+    samples = voice(1.3, rate)
+    stream = render(samples, rate, 1.0, "flac")
+    whole = FORMATS["flac"].whole(stream)
+
+    assert stream[42] & 0x80, "the comment is the last block before the frames: no padding"
+    for data, wanted in ((stream, None), (whole, len(samples))):
+        with av.open(io.BytesIO(data)) as container:
+            assert container.streams.audio[0].duration == wanted
+        assert np.array_equal(decode(data, "flac")[0] * 32768, to_int16(samples))
+    assert FORMATS["flac"].whole(b"") == b""
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "pcm"])
 def test_other_formats_are_streams_already(audio_format: str) -> None:
     assert FORMATS[audio_format].whole(b"stream") == b"stream"
 

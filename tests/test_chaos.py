@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
 
 KILLS = {
@@ -129,7 +130,9 @@ def test_slow_readers_hold_no_slot_and_little_memory(sturdy: Server) -> None:
     with httpx.Client(base_url=sturdy.url, timeout=60, limits=httpx.Limits(max_connections=40)) as client:
         requests = [
             client.build_request(
-                "POST", "/v1/audio/speech", json={"input": text, "voice": "skylark", "seed": n, "response_format": "pcm"}
+                "POST",
+                "/v1/audio/speech",
+                json={"input": text, "voice": "skylark", "seed": n, "response_format": "pcm"},
             )
             for n in range(30)
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ cuts = st.lists(st.integers(0, 100), max_size=8)
 
 def events(samples: np.ndarray, at: list[int]) -> list[Audio]:
     edges = sorted({0, len(samples), *(min(cut, len(samples)) for cut in at)})
-    return [Audio(first, samples[first:last].tobytes()) for first, last in zip(edges, edges[1:], strict=False)]
+    return [Audio(first, samples[first:last].tobytes()) for first, last in pairwise(edges)]
 
 
 @given(attempts=st.lists(st.tuples(cuts, st.integers(0, 8)), max_size=4), last=cuts)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+
 import sound
 from conftest import SENTENCE, Server, make_home, running_server
 

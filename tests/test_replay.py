@@ -7,13 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from conftest import make_home
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import make_home
 from dia_server.errors import ReplayMismatch
 from dia_server.pool.clip import Ledger
 from dia_server.pool.pool import Pool
@@ -72,7 +72,7 @@ class Killer:
         self._answers = 0
         self.kills = 0
 
-    def __enter__(self) -> Killer:
+    def __enter__(self) -> Self:
         for place in self._places:
             place._receive = self._watching(place._receive)  # type: ignore[method-assign]  # noqa: SLF001
             if place._worker is not None:  # noqa: SLF001
@@ -131,7 +131,7 @@ def check_clips(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_clips_under_kills_equal_the_quiet_ones(  # noqa: PLR0913
+def test_clips_under_kills_equal_the_quiet_ones(
     runner: asyncio.Runner,
     stands: dict[int, Stand],
     workers: int,

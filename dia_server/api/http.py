@@ -48,7 +48,7 @@ class AudioAnswer:
         except DiaServerError as error:
             if not self._started:
                 raise
-            log.error("stream broken", reason=error.message, code=error.code)  # noqa: TRY400 - the reason says all
+            log.error("stream broken", reason=error.message, code=error.code)
         except Exception:
             if not self._started:
                 raise

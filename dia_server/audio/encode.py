@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from dia_server.audio.ffmpeg import FFmpegEncoder, Recipe
+from dia_server.audio.ffmpeg import FFmpegEncoder, Recipe, whole_flac
 from dia_server.audio.samples import Samples, to_int16
 
 SAMPLE_BYTES = 2
@@ -116,8 +116,8 @@ MP3 = Recipe(
     # Up to this rate, more bits bring more fidelity; level 7 is 1.6 times as fast as the default and no worse here.
     bit_rate=128_000,
     codec_options={"compression_level": "7"},
-    # Players stop at a Xing header's end when MP3 files are joined, and a tag between frames is noise to some.
-    container_options={"id3v2_version": "0", "write_id3v1": "0", "write_xing": "0"},
+    # Players stop at a Xing header's end when MP3 files are joined, and take a tag between frames for noise.
+    container_options={"id3v2_version": "0", "write_xing": "0"},
 )
 OPUS = Recipe(
     container="ogg",
@@ -149,7 +149,7 @@ FORMATS = {
     "mp3": Format(content_type="audio/mpeg", extension="mp3", encoder=partial(FFmpegEncoder, MP3), rates=MPEG_RATES),
     "opus": Format(content_type="audio/ogg", extension="opus", encoder=partial(FFmpegEncoder, OPUS), rates=OPUS_RATES),
     "aac": Format(content_type="audio/aac", extension="aac", encoder=partial(FFmpegEncoder, AAC), rates=MPEG_RATES),
-    "flac": Format(content_type="audio/flac", extension="flac", encoder=partial(FFmpegEncoder, FLAC)),
+    "flac": Format(content_type="audio/flac", extension="flac", encoder=partial(FFmpegEncoder, FLAC), whole=whole_flac),
     "pcm": Format(
         content_type=f"audio/pcm;rate={PCM_RATE};channels=1", extension="pcm", encoder=PcmEncoder, rates=(PCM_RATE,)
     ),

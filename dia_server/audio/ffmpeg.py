@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from typing import Literal
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_server.audio.samples import Samples, to_int16
+
+# Where FLAC's first block holds the number of samples: the low 36 bits of these bytes, 0 for unknown.
+FLAC_TOTAL = slice(18, 26)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,3 +107,13 @@ class FFmpegEncoder:
         for packet in self._codec._send_frame_and_recv(frame):  # type: ignore[attr-defined] # noqa: SLF001
             packet.time_base = self._time_base
             self._container.mux_one(packet)
+
+
+def whole_flac(stream: bytes) -> bytes:
+    """A complete streamed FLAC file with the number of samples filled in: libsndfile reads none without it."""
+    if not stream:
+        return stream
+    with av.open(io.BytesIO(stream), "r") as container:
+        samples = sum(packet.duration or 0 for packet in container.demux(audio=0))
+    total = int.from_bytes(stream[FLAC_TOTAL], "big") | samples
+    return stream[: FLAC_TOTAL.start] + total.to_bytes(8, "big") + stream[FLAC_TOTAL.stop :]

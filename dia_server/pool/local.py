@@ -66,5 +66,6 @@ class LocalWorker(asyncio.Protocol):
             self._receive(decode_answer(payload))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc
         if not self.dead.done():
             self.dead.set_result(None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Literal
 
@@ -15,6 +16,17 @@ from dia_server.pool.supervisor import Place, WorkerInfo
 from dia_server.settings import Settings
 
 WATCH_SECONDS = 0.1
+
+
+@asynccontextmanager
+async def running_pool(settings: Settings) -> AsyncIterator[Pool]:
+    """A pool whose workers are starting; they end with the block."""
+    pool = Pool(settings)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 class Pool:

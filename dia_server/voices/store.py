@@ -80,7 +80,7 @@ class VoiceStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # What files hold that can't change any more without its showing in their `_File`.
-        self._settled: dict[_File, Voice | str] | None = None
+        self._settled: dict[_File, Voice | str] = {}
         self._voices: dict[str, Voice] = {}
         self._problems: dict[str, str] = {}
 
@@ -108,18 +108,12 @@ class VoiceStore:
 
     def _refresh(self) -> None:
         try:
-            files = _scan(self._folder)
+            files = sorted(_scan(self._folder), key=_voice_id)
         except OSError as error:
-            self._settled, self._voices = None, {}
-            self._problems = {self._folder.name: f"The folder can't be read: {error.strerror}"}
+            self._voices, self._problems = {}, {self._folder.name: f"The folder can't be read: {error.strerror}"}
             return
-        if self._settled is not None and self._settled.keys() == set(files):
-            return
-        now, settled = time_ns(), self._settled or {}
-        found = {
-            file: settled[file] if file in settled else _read(self._folder, file)
-            for file in sorted(files, key=_voice_id)
-        }
+        now, settled = time_ns(), self._settled
+        found = {file: settled[file] if file in settled else _read(self._folder, file) for file in files}
         self._settled = {file: held for file, held in found.items() if now - file.modified_ns > _SETTLED_NS}
         self._voices = {_voice_id(file): held for file, held in found.items() if isinstance(held, Voice)}
         self._problems = {file.name: held for file, held in found.items() if isinstance(held, str)}
