@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,7 @@ def home_option(command: Command) -> Command:
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="dia-server")
 def main() -> None:
-    r"""A self-hosted speech server that OpenAI's clients use by changing one URL.
+    """A self-hosted speech server that OpenAI's clients use by changing one URL.
 
     \b
     Examples:
@@ -64,7 +65,7 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one and prints it [7860]")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane [2]")
 def serve(home: Path, config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
-    r"""Start the server.
+    """Start the server.
 
     \b
     Examples:
@@ -94,7 +95,7 @@ def serve(home: Path, config: Path | None, host: str | None, port: int | None, w
 def say(
     home: Path, config: Path | None, text: str, output: Path, voice: str, model: str, speed: float, seed: int | None
 ) -> None:
-    r"""Speak TEXT into a file, without a server. `-` reads the text from standard input.
+    """Speak TEXT into a file, without a server. `-` reads the text from standard input.
 
     The file's name says the format: .wav .mp3 .opus .aac .flac .pcm
 
@@ -104,10 +105,12 @@ def say(
       dia-server say "[S1] Ready? [S2] Always." -o talk.wav --seed 7
       dia-server say - -o chapter.flac < chapter.txt
     """
+    from dia_server import logs
     from dia_server import say as saying
     from dia_server.home import open_home
 
     settings = _settings(home, config, workers=1)
+    logs.configure(settings, logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
     saying.say(settings, open_home(home), text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)

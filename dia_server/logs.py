@@ -17,8 +17,8 @@ class _KnownBreaks(logging.Filter):
         return "returned without completing response" not in record.getMessage()
 
 
-def configure(settings: Settings) -> None:
-    """Log to stderr, readable on a terminal and JSON elsewhere unless the settings say which."""
+def configure(settings: Settings, level: int = logging.INFO) -> None:
+    """Log to stderr from `level` on, readable on a terminal and JSON elsewhere unless the settings say which."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     shared: list[structlog.typing.Processor] = [
@@ -26,7 +26,7 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    level = logging.DEBUG if settings.debug_mode else logging.INFO
+    level = logging.DEBUG if settings.debug_mode else level
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.common import Benchmark, machine
 from rich.console import Console
+
+from benchmarks.common import Benchmark, machine
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 NAMES = ("overhead", "requests", "encoders", "replay", "slow_readers", "footprint")

@@ -65,7 +65,7 @@ def test_characters_that_no_text_may_hold(text: str, words: str) -> None:
         ("  two   blanks\t and\u00a0\u3000more  ", "two blanks and more"),
         ("a\r\nb\rc\u2028d\n \n\n e \n", "a\nb\nc\nd\ne"),
         ("*waves* **so** un*believ*able ***", "waves so unbelievable"),
-        ("2*3 and 2 * 3", "2\u00d73 and 2 \u00d7 3"),
+        ("2*3 and 2\t*  3", "2\u00d73 and 2 \u00d7 3"),
         ("* milk\n* eggs", "milk\neggs"),
         ("co\u00adoperate \ufeffhere", "cooperate here"),
         ("cafe\u0301 nai\u0308ve", "caf\u00e9 na\u00efve"),
@@ -129,6 +129,7 @@ def test_other_nonverbal_tags_become_pauses_between_segments() -> None:
         assert said(f"So ({name}), we went.") == ["So,", PAUSE_SECONDS, "we went."]
     assert said("(beep) One (beep) (beep)... (beep) two. (beep)") == ["One", PAUSE_SECONDS, "two."]
     assert parse("One (sighs) [S2] (sighs) Two.") == (Segment("One", "S1"), PAUSE, Segment("Two.", "S2"))
+    assert said("Hello! (sighs). Then, (coughs), go.") == ["Hello!", PAUSE_SECONDS, "Then,", PAUSE_SECONDS, "go."]
     assert said("It (the beep) and (laughs loudly) are text.") == ["It (the beep) and (laughs loudly) are text."]
 
 
@@ -162,6 +163,7 @@ def test_what_is_not_said_goes_with_what_is() -> None:
         "... Hello. !!!",
         "How are you? \U0001f600 \U0001f389.",
     ]
+    assert said("Hello" + "!" * 100, limit=30) == ["Hello" + "!" * 25]
     assert said("Hello. 日本語。 How are all of you?") == ["Hello. 日本語。", "How are all of you?"]
 
 
@@ -198,6 +200,7 @@ def test_a_line_feed_ends_a_sentence() -> None:
         ("we go, you stay, they sing, all is well", 20, ["we go, you stay,", "they sing,", "all is well"]),
         ("we went home, and then we slept all day", 25, ["we went home,", "and then we slept all day"]),
         ("one two three four five six", 10, ["one two", "three", "four", "five six"]),
+        ("No, it goes on without a stop", 20, ["No, it goes on", "without a stop"]),
         ("abcdefghij klm", 4, ["abcd", "efgh", "ij", "klm"]),
         ("We met good Dr. Bell, at the old pier", 30, ["We met good Dr. Bell,", "at the old pier"]),
         ('"We came late. They left." He sat down again', 30, ['"We came late. They left."', "He sat down again"]),
@@ -207,6 +210,10 @@ def test_a_line_feed_ends_a_sentence() -> None:
 )
 def test_cuts(text: str, limit: int, pieces: list[str]) -> None:
     assert list(cut(text, limit)) == pieces
+
+
+def test_the_library_gets_no_line_of_any_length() -> None:
+    assert [len(block) for block in split_sentences("'" * 25_000, "en")] == [10_000, 10_000, 5_000]
 
 
 def test_cuts_prefer_clauses_and_equal_parts() -> None:

@@ -7,7 +7,6 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from time import time_ns
@@ -84,7 +83,7 @@ class VoiceStore:
         self._voices: dict[str, Voice] = {}
         self._problems: dict[str, str] = {}
 
-    def list(self) -> Mapping[str, Voice]:
+    def list(self) -> dict[str, Voice]:
         """All voices by id, in alphabetical order."""
         self._refresh()
         return self._voices
@@ -101,7 +100,7 @@ class VoiceStore:
         return voices[voice_id]
 
     @property
-    def problems(self) -> Mapping[str, str]:
+    def problems(self) -> dict[str, str]:
         """What is wrong with the files that hold no voice, by their names."""
         self._refresh()
         return self._problems

@@ -22,6 +22,7 @@ import yaml
 
 from dia_server.voices.store import install_starters
 
+ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -82,8 +83,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def ms(seconds: float) -> str:
-    """For a table's cell."""
-    return f"{seconds * 1e3:.1f} ms"
+    """Milliseconds, for a table's cell."""
+    return f"{seconds * 1e3:.{1 if seconds > 1e-3 else 2}f} ms"
 
 
 def mb(size: float) -> str:
@@ -177,9 +178,7 @@ def running_server(
 
 def start_server(home: Path) -> tuple[subprocess.Popen[str], int]:
     """A server process on a free port, perhaps not listening yet; its log goes into the home."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "dia_server", "serve", "--home", str(home), "--port", str(port)]
     with (home / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
@@ -190,6 +189,14 @@ def start_server(home: Path) -> tuple[subprocess.Popen[str], int]:
             raise RuntimeError("the server doesn't start:\n" + (home / "server.log").read_text()[-2000:])
         time.sleep(0.002)
     return process, port
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def is_open(port: int) -> bool:
@@ -266,12 +273,16 @@ class Load(NamedTuple):
 @contextmanager
 def under_load(port: int, body: bytes, *, clients: int, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
     """Keep-alive clients in a process of their own, started; give the process to `load_of` when the time is over."""
-    command = [sys.executable, str(Path(__file__).with_name("load.py")), str(port), str(clients), str(seconds)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("load.py")),
+        str(port),
+        str(clients),
+        str(seconds),
+        body.decode(),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
-        assert process.stdin is not None
-        process.stdin.write(body)
-        process.stdin.close()
         yield process
     finally:
         process.kill()
@@ -280,8 +291,8 @@ def under_load(port: int, body: bytes, *, clients: int, seconds: float) -> Itera
 
 def load_of(process: subprocess.Popen[bytes]) -> Load:
     """Wait for the load's end."""
-    assert process.stdout is not None
-    result = json.loads(process.stdout.read() or "{}")
+    output, _ = process.communicate()
+    result = json.loads(output or "{}")
     if not result or result["errors"]:
         raise RuntimeError(f"answers other than 200 under load: {result.get('errors')}")
     return Load(result["seconds"], result["totals"], result["size"])

@@ -8,7 +8,7 @@ import sys
 
 import litserve
 import numpy as np
-from fastapi import Request, Response
+from fastapi import Response
 
 SAMPLE_RATE = 44_100
 CHARACTERS_PER_SECOND = 15
@@ -36,5 +36,7 @@ class Noise(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Noise(api_path="/v1/audio/speech")
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue="--fast" in sys.argv)
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning", generate_client_file=False)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
+    server.run(
+        host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning", generate_client_file=False
+    )

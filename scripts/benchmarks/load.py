@@ -1,4 +1,4 @@
-"""A cheap load generator in a process of its own: `load.py PORT CLIENTS SECONDS < body`, JSON comes out.
+"""A cheap load generator in a process of its own: `load.py PORT CLIENTS SECONDS BODY` prints JSON.
 
 It knows just enough HTTP to tell where an answer ends: the servers shall be slow, not the client.
 """
@@ -50,7 +50,9 @@ class Client(asyncio.Protocol):
         if self._end is None:
             self._find_end(data)
         # Nobody sends two requests at once, so that nothing follows the last chunk.
-        self._tail = (self._tail + data)[-len(LAST_CHUNK) :] if len(data) < len(LAST_CHUNK) else data[-len(LAST_CHUNK) :]
+        self._tail = (
+            (self._tail + data)[-len(LAST_CHUNK) :] if len(data) < len(LAST_CHUNK) else data[-len(LAST_CHUNK) :]
+        )
         if self._size == self._end or (self._end == 0 and self._tail == LAST_CHUNK):
             self._answers.append(Answer(time.perf_counter() - self._started, self._size, self._is_ok))
             self._send()
@@ -98,4 +100,4 @@ async def main(port: int, count: int, seconds: float, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.stdin.buffer.read()))
+    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4].encode()))

@@ -25,7 +25,6 @@ from benchmarks.common import (
     speech,
     table,
 )
-
 from dia_server.models.protocol import Engine
 from dia_server.models.registry import load_engine
 from dia_server.tasks import Audio, Speak

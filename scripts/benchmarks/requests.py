@@ -1,0 +1,145 @@
+"""How many requests a second, next to LitServe, and where the HTTP process spends its time."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.common import (
+    READY_SECONDS,
+    ROOT,
+    Load,
+    Note,
+    free_port,
+    goal,
+    is_open,
+    lanes,
+    load,
+    load_of,
+    ms,
+    percentile,
+    running_server,
+    speech,
+    stop,
+    table,
+    under_load,
+)
+
+TITLE = "Requests"
+MEASURED = (
+    "Requests a second for 0.8 s of `noise` as a wav file, by 64 keep-alive clients, in turns with LitServe doing the "
+    "same work (one worker process and one HTTP process each), and a profile of our HTTP process under this load."
+)
+
+LITSERVE = "litserve==0.2.19"
+PY_SPY = "py-spy==0.4.2"
+CLIENTS = 64
+ROUNDS = 3
+ROUND_SECONDS = 5.0
+PROFILE_SECONDS = 6
+PROFILE_ENTRIES = 8
+BODY = speech("Hello there.", "wav", model="noise", stream=False)
+
+
+def run(note: Note) -> str:
+    """Measure."""
+    note("its own environment for LitServe and py-spy")
+    tools = environment()
+    with running_server(lanes("noise", processes=1)) as server, litserve(tools) as peer:
+        for port in (server.port, peer):
+            load(port, BODY, clients=CLIENTS, seconds=1)
+        ours, theirs = [], []
+        for number in range(ROUNDS):
+            note(f"round {number + 1} of {ROUNDS}")
+            ours.append(load(server.port, BODY, clients=CLIENTS, seconds=ROUND_SECONDS))
+            theirs.append(load(peer, BODY, clients=CLIENTS, seconds=ROUND_SECONDS))
+        note("profile")
+        with under_load(server.port, BODY, clients=CLIENTS, seconds=PROFILE_SECONDS + 2) as process:
+            time.sleep(0.5)
+            entries = profile(tools, server.pid)
+            load_of(process)
+    ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
+    return "\n\n".join(
+        [
+            comparison(ours, theirs),
+            goal("at least as many as LitServe", f"{ratio:.2f} times as many", met=ratio >= 1),
+            entries,
+        ]
+    )
+
+
+def comparison(ours: list[Load], theirs: list[Load]) -> str:
+    """The table; both send files of the same size, give or take the head."""
+    head = [f"{CLIENTS} clients", "Requests/s", "p50", "p99"]
+    rows = []
+    for name, loads in (("dia-server", ours), (LITSERVE.replace("==", " "), theirs)):
+        seconds = [seconds for load in loads for seconds in load.totals]
+        rate = statistics.median(load.rate for load in loads)
+        rows.append([name, f"{rate:.0f}", ms(percentile(seconds, 0.5)), ms(percentile(seconds, 0.99))])
+    return table(head, rows)
+
+
+def environment() -> Path:
+    """The folder with the programs of LitServe's environment, made when it is missing."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = caches / "dia-server" / ".venv-litserve"
+    wanted = [LITSERVE, PY_SPY, "numpy", "uvloop", "httptools"]
+    stamp = folder / "installed"
+    if not stamp.exists() or stamp.read_text() != str(wanted):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *wanted], check=True)
+        stamp.write_text(str(wanted))
+    return folder / "bin"
+
+
+@contextmanager
+def litserve(tools: Path) -> Iterator[int]:
+    """LitServe over the same noise; its port."""
+    port = free_port()
+    command = [tools / "python", Path(__file__).with_name("litserve_noise.py"), str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + READY_SECONDS
+            while not is_open(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError("LitServe doesn't start:\n" + log.read().decode()[-2000:])
+                time.sleep(0.05)
+            yield port
+        finally:
+            stop(process)
+
+
+def profile(tools: Path, pid: int) -> str:
+    """Where the HTTP process holds Python's lock, by function; needs the right to look into other processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stacks"
+        options = ["--pid", str(pid), "--duration", str(PROFILE_SECONDS), "--rate", "250", "--gil"]
+        command = [tools / "py-spy", "record", *options, "--format", "raw", "--output", file]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"No profile: py-spy can't look into the server here ({done.stderr.strip().splitlines()[-1]})."
+        own = count(file.read_text())
+    total = sum(own.values())
+    rows = [[f"`{entry}`", f"{samples / total:.1%}"] for entry, samples in own.most_common(PROFILE_ENTRIES)]
+    return table(["Where the HTTP process holds Python's lock, by function itself", "Share"], rows)
+
+
+def count(stacks: str) -> Counter[str]:
+    """Samples by function, those of what it calls left out."""
+    own: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, samples = line.rpartition(" ")
+        own[re.sub(r":\d+\)$", ")", stack.rpartition(";")[2])] += int(samples)
+    return own
