@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound, VoiceNotFound
+from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script
@@ -101,12 +101,9 @@ def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings)
     Raises:
         VoiceNotFound: the message lists the ids that there are.
     """
-    known = voices.list()
     wanted = name.strip()
-    voice_id = wanted if wanted in known else settings.voice_aliases.get(wanted, wanted)
-    if voice_id not in known:
-        raise VoiceNotFound(f"Voice '{wanted}' not found. Available voices: {list(known)}", param=field)
-    return voice_id, known[voice_id]
+    voice_id = wanted if wanted in voices.list() else settings.voice_aliases.get(wanted, wanted)
+    return voice_id, voices.get(voice_id, param=field)
 
 
 def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> Plan:

@@ -88,15 +88,15 @@ class VoiceStore:
         self._refresh()
         return self._voices
 
-    def get(self, voice_id: str) -> Voice:
-        """One voice.
+    def get(self, voice_id: str, *, param: str | None = None) -> Voice:
+        """One voice; `param` is what the client calls it, for the error.
 
         Raises:
             VoiceNotFound: the message lists the ids that there are.
         """
         voices = self.list()
         if voice_id not in voices:
-            raise VoiceNotFound(f"Voice '{voice_id}' not found. Available voices: {list(voices)}")
+            raise VoiceNotFound(f"Voice '{voice_id}' not found. Available voices: {list(voices)}", param=param)
         return voices[voice_id]
 
     @property

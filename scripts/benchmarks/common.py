@@ -84,7 +84,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def ms(seconds: float) -> str:
     """Milliseconds, for a table's cell."""
-    return f"{seconds * 1e3:.{1 if seconds > 1e-3 else 2}f} ms"
+    return f"{seconds * 1e3:.1f} ms"
 
 
 def mb(size: float) -> str:

@@ -70,7 +70,7 @@ def format_costs() -> str:
     for audio_format, speed in (*((name, 1.0) for name in FORMATS), ("wav", 1.5)):
         name = audio_format if speed == 1 else f"{audio_format} at speed {speed}"
         seconds = median_seconds(partial(render, pcm, audio_format, speed), REPEATS)
-        rows.append([name, f"{clip_seconds / seconds:,.0f}", f"{ms(seconds / clip_seconds)}"])
+        rows.append([name, f"{clip_seconds / seconds:,.0f}", f"{seconds / clip_seconds * 1e3:.2f} ms"])
     pin(os.getpid(), usable)
     return table(["Format", "Times real time", "Per second of audio"], rows)
 

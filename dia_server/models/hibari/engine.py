@@ -13,6 +13,9 @@ from dia_server.models.fingerprint import fingerprint
 from dia_server.models.protocol import Engine, Sequential
 from dia_server.tasks import Audio, Done, Event, Task
 
+# hibari-tts 0.2.1 fails on the digits in parentheses, and takes `[word](/sounds/)` for spelled-out phonemes.
+READABLE = {chr(0x2474 + number): f"({number + 1})" for number in range(9)} | {"](/": "] (/"}
+
 PACKAGES = ("hibari-tts", "onnxruntime", "numpy", "scipy")
 
 
@@ -31,8 +34,11 @@ def load(threads: int) -> Engine:
 
 def speak(model: Hibari, task: Task) -> Iterator[Event]:
     """Read the task's text; samples are float32 at 24 kHz, the seed drives the noise branch only."""
+    text = task.text
+    for unreadable, readable in READABLE.items():
+        text = text.replace(unreadable, readable)
     count = 0
-    for samples in model.stream(task.text, speed=task.delivery.speed, seed=task.seed):
+    for samples in model.stream(text, speed=task.delivery.speed, seed=task.seed):
         if len(samples):
             yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
             count += len(samples)
