@@ -74,6 +74,6 @@ define create
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo 'This Python lacks its venv module. On Debian and Ubuntu: sudo apt install python3-venv'; \
 		exit 1; }; \
-	echo 'Installing into $(VENV), once: about 130 MB to download.'; \
+	echo 'Installing into $(VENV), once: about 140 MB to download.'; \
 	$(PYTHON) -m venv --clear $(VENV); }
 endef

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import msgspec
 import structlog
 
 from dia_server.settings import Settings
@@ -17,10 +18,14 @@ class _KnownBreaks(logging.Filter):
         return "returned without completing response" not in record.getMessage()
 
 
+def _to_json(event: object, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
 def configure(settings: Settings, level: int = logging.INFO) -> None:
     """Log to stderr from `level` on, readable on a terminal and JSON elsewhere unless the settings say which."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(_to_json)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -33,6 +33,9 @@ class ClipRenderer:
 
     The joined output doesn't depend on how the input was cut. Calls take a while (mp3: 4 ms per second of audio), so
     they belong into a thread, one at a time but not always the same one.
+
+    Attributes:
+        light: calls take so little that they need no thread.
     """
 
     def __init__(self, sample_rate: int, speed: float, audio_format: str) -> None:
@@ -44,6 +47,7 @@ class ClipRenderer:
             self._stages.append(Tempo(sample_rate, speed))
         if rate != sample_rate:
             self._stages.append(Resampler(sample_rate, rate))
+        self.light = self._format.light and not self._stages
         self._seconds_per_sample = 1 / (sample_rate * speed)
         self._samples_in = 0
         self._waiting = b""

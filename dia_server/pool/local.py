@@ -53,8 +53,9 @@ class LocalWorker(asyncio.Protocol):
         """End the process at once; SIGTERM would not end a stopped one."""
         self._process.kill()
 
-    async def reap(self) -> None:
-        """Kill, and wait until the process is gone."""
+    async def reap(self, patience: float = 0.0) -> None:
+        """Kill the process unless it ends by itself within `patience` seconds, and wait until it is gone."""
+        await asyncio.to_thread(self._process.join, patience)
         self.kill()
         await asyncio.to_thread(self._process.join)
 

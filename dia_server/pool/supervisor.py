@@ -146,8 +146,7 @@ class Place:
         if self._worker is None:
             return
         self._send(Stop())
-        await asyncio.wait([self._worker.dead], timeout=STOP_SECONDS)
-        await self._worker.reap()
+        await self._worker.reap(patience=STOP_SECONDS)
 
     def kill_if_stuck(self) -> None:
         """Kill a process that has made no progress for longer than its bound."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
@@ -73,19 +73,23 @@ class Speech:
         """
         started = monotonic()
         renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
-        loop = asyncio.get_running_loop()
         with self._pool.open(plan.model) as clip:
             async for piece in self._pieces(plan, account, clip):
-                data = await loop.run_in_executor(self._encoders, renderer.feed, piece)
+                data = await self._render(renderer, renderer.feed, piece)
                 if data:
                     self._note(account, renderer, clip, started)
                     yield data
         if not renderer.seconds:
             raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text")
-        last = await loop.run_in_executor(self._encoders, renderer.finish)
+        last = await self._render(renderer, renderer.finish)
         self._note(account, renderer, clip, started)
         metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)
         yield last
+
+    async def _render(self, renderer: ClipRenderer, call: Callable[..., bytes], *arguments: bytes) -> bytes:
+        if renderer.light:
+            return call(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, call, *arguments)
 
     def _note(self, account: Account, renderer: ClipRenderer, clip: Clip, started: float) -> None:
         if account.first_audio_seconds is None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -249,6 +250,19 @@ class Client:
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+
+def listen(port: int, body: bytes, *, clients: int = 1, clips: int = 1) -> int:
+    """Get so many clips by so many clients, each over its keep-alive connection; bytes in all."""
+
+    def listen_alone(count: int) -> int:
+        client = Client(port)
+        size = sum(len(piece) for _ in range(count) for piece in client.speak(body))
+        client.close()
+        return size
+
+    with ThreadPoolExecutor(clients) as threads:
+        return sum(threads.map(listen_alone, [clips // clients] * clients))
 
 
 class Load(NamedTuple):

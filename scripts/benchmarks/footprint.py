@@ -18,6 +18,7 @@ from benchmarks.common import (
     Client,
     Note,
     goal,
+    listen,
     mb,
     running_server,
     speech,
@@ -28,12 +29,13 @@ from benchmarks.common import (
 
 TITLE = "Footprint"
 MEASURED = (
-    "Memory of each process, idle and after 100 requests (60 words, mp3); the time from starting `dia-server serve` to "
-    "the first byte of audio, asked for as soon as the port is open (warm file caches, median of 7); and the first "
-    "installation without the test tools, without pip's cache."
+    "Memory of each process, idle and after 100 requests of 4 clients (60 words, mp3); the time from starting "
+    "`dia-server serve` to the first byte of audio, asked for as soon as the port is open (warm file caches, median of "
+    "7); and the first installation without the test tools, without pip's cache."
 )
 
 REQUESTS = 100
+CLIENTS = 4
 STARTS = 7
 GOAL_SECONDS = 1.5
 
@@ -61,18 +63,14 @@ def memory_table() -> str:
     """Resident memory, and what is each process's alone."""
     with running_server({}) as server:
         processes = {f"worker {worker['id']}": psutil.Process(worker["pid"]) for worker in server.workers()}
-        main = psutil.Process(server.pid)
-        others = [child for child in main.children(recursive=True) if child not in processes.values()]
-        processes = {"HTTP": main} | processes | {f"helper {child.pid}": child for child in others}
+        processes["HTTP"] = psutil.Process(server.pid)
+        others = [child for child in processes["HTTP"].children() if child not in processes.values()]
+        processes |= {f"helper {number} of multiprocessing": child for number, child in enumerate(others, start=1)}
         idle = [memory_of(process) for process in processes.values()]
-        client, body = Client(server.port), speech(SIXTY_WORDS, "mp3")
-        for _ in range(REQUESTS):
-            client.first_byte(body)
-        client.close()
+        listen(server.port, speech(SIXTY_WORDS, "mp3"), clients=CLIENTS, clips=REQUESTS)
         used = [memory_of(process) for process in processes.values()]
     rows = [
-        [name.split(" 1")[0] if name.startswith("helper") else name, *map(mb, before), *map(mb, after)]
-        for name, before, after in zip(processes, idle, used, strict=True)
+        [name, *map(mb, before), *map(mb, after)] for name, before, after in zip(processes, idle, used, strict=True)
     ]
     return table(["Process", "RSS idle", "USS idle", f"RSS after {REQUESTS}", f"USS after {REQUESTS}"], rows)
 

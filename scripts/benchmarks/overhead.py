@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.common import (
     PCM_BYTES_PER_SECOND,
@@ -19,6 +18,7 @@ from benchmarks.common import (
     cores,
     goal,
     lanes,
+    listen,
     ms,
     pin,
     running_server,
@@ -124,17 +124,8 @@ def throughput(server: Server, engine: Engine) -> tuple[float, str]:
 
 def pace_of_server(server: Server) -> float:
     """Audio seconds per second that some clients get."""
-    body = speech(SIXTY_WORDS, "pcm")
-
-    def listen(clips: int) -> int:
-        client = Client(server.port)
-        size = sum(len(piece) for _ in range(clips) for piece in client.speak(body))
-        client.close()
-        return size
-
     started = time.perf_counter()
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        size = sum(clients.map(listen, [CLIPS // CLIENTS] * CLIENTS))
+    size = listen(server.port, speech(SIXTY_WORDS, "pcm"), clients=CLIENTS, clips=CLIPS)
     return size / PCM_BYTES_PER_SECOND / (time.perf_counter() - started)
 
 

@@ -42,9 +42,9 @@ PACED = {"event_samples": 4410, "event_seconds": 0.002}
 SETTINGS = {"crash_loop_deaths": 100_000}
 
 EXPLANATION = (
-    "A replay makes the segment again from its start, so the gap is the takeover and what the segment had taken so far; "
-    "the longest segment takes hibari about 0.2 s, and `noise` as paced here 0.35 s. Listeners who play what they read "
-    "have seconds in their buffer by then, and hear nothing."
+    "A replay makes the segment again from its start, so the gap is the takeover and what the segment took so far. "
+    "Here segments are sentences of 57 to 89 characters; one of 250, the longest that the settings allow, takes three "
+    "times as long. Listeners who play what they read have seconds in their buffer by then, and hear nothing."
 )
 
 
