@@ -49,7 +49,7 @@ class Lane:
 
     def promote(self, run: SegmentRun) -> None:
         """A listener waits for this run now: it goes before all read-ahead, and its time is running."""
-        if run.urgent:
+        if run.urgent or run.ended:
             return
         waiting = self._remove(run)
         run.urgent = True
@@ -101,16 +101,20 @@ class Lane:
 
     def pump(self) -> None:
         """Give free slots to waiting runs."""
+        full: set[str] = set()
         for run in tuple(self._waiting):
-            free = sum(place.free(run.task.model) for place in self.places)
-            if not run.urgent and free <= 1:
-                # The last free slot stays free for a listener; no later run is more urgent than this one.
-                break
+            model = run.task.model
+            if model in full:
+                continue
+            # Read-ahead leaves the last free slot to a listener.
+            if sum(place.free(model) for place in self.places) < (1 if run.urgent else 2):
+                full.add(model)
+                continue
             suitable = [place for place in self.places if place.suits(run)]
             if suitable:
                 self._waiting.remove(run)
                 run.clip.waiting = False
-                max(suitable, key=lambda place: (run.task.model in place.models, -place.busy)).assign(run)
+                max(suitable, key=lambda place: (model in place.models, -place.busy)).assign(run)
 
     def _enqueue(self, run: SegmentRun) -> None:
         insort(self._waiting, run, key=lambda run: (not run.urgent, run.order))

@@ -123,8 +123,6 @@ class Speech:
                 yield silence + pcm
                 silence = b""
             account.segments += 1
-        if silence and clip.fingerprint:
-            yield silence
 
     def _start_items(self, plan: Plan, clip: Clip) -> Iterator[SegmentRun | Pause]:
         for number, item in enumerate(plan.items):

@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from benchmarks.common import (
     READY_SECONDS,
@@ -54,20 +57,20 @@ def run(note: Note) -> str:
     """Measure."""
     note("its own environment for LitServe and py-spy")
     tools = environment()
-    with running_server(lanes("noise", processes=1)) as server, litserve(tools) as peer:
+    with running_server(lanes("noise", processes=1)) as server, litserve(tools) as (peer, peer_pid):
         for port in (server.port, peer):
             load(port, BODY, clients=CLIENTS, seconds=1)
         ours, theirs = [], []
         for number in range(ROUNDS):
             note(f"round {number + 1} of {ROUNDS}")
-            ours.append(load(server.port, BODY, clients=CLIENTS, seconds=ROUND_SECONDS))
-            theirs.append(load(peer, BODY, clients=CLIENTS, seconds=ROUND_SECONDS))
+            ours.append(one_round(server.port, server.pid))
+            theirs.append(one_round(peer, peer_pid))
         note("profile")
         with under_load(server.port, BODY, clients=CLIENTS, seconds=PROFILE_SECONDS + 2) as process:
             time.sleep(0.5)
             entries = profile(tools, server.pid)
             load_of(process)
-    ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
+    ratio = statistics.median(a.load.rate / b.load.rate for a, b in zip(ours, theirs, strict=True))
     return "\n\n".join(
         [
             comparison(ours, theirs),
@@ -77,15 +80,36 @@ def run(note: Note) -> str:
     )
 
 
-def comparison(ours: list[Load], theirs: list[Load]) -> str:
-    """The table; both send files of the same size, give or take the head."""
-    head = [f"{CLIENTS} clients", "Requests/s", "p50", "p99"]
+class Round(NamedTuple):
+    """What the clients saw, and the processor time per answer of all processes of the server."""
+
+    load: Load
+    cpu_seconds: float
+
+
+def one_round(port: int, pid: int) -> Round:
+    """Load one of the two."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    before = cpu_seconds(processes)
+    loaded = load(port, BODY, clients=CLIENTS, seconds=ROUND_SECONDS)
+    return Round(loaded, (cpu_seconds(processes) - before) / len(loaded.totals))
+
+
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    """Processor time of some processes so far."""
+    times = [process.cpu_times() for process in processes]
+    return sum(used.user + used.system for used in times)
+
+
+def comparison(ours: list[Round], theirs: list[Round]) -> str:
+    """The table."""
     rows = []
-    for name, loads in (("dia-server", ours), (LITSERVE.replace("==", " "), theirs)):
-        seconds = [seconds for load in loads for seconds in load.totals]
-        rate = statistics.median(load.rate for load in loads)
-        rows.append([name, f"{rate:.0f}", ms(percentile(seconds, 0.5)), ms(percentile(seconds, 0.99))])
-    return table(head, rows)
+    for name, rounds in (("dia-server", ours), (LITSERVE.replace("==", " "), theirs)):
+        seconds = [seconds for one in rounds for seconds in one.load.totals]
+        rate = statistics.median(one.load.rate for one in rounds)
+        cpu = statistics.median(one.cpu_seconds for one in rounds)
+        rows.append([name, f"{rate:.0f}", ms(percentile(seconds, 0.5)), ms(percentile(seconds, 0.99)), ms(cpu)])
+    return table([f"{CLIENTS} clients", "Requests/s", "p50", "p99", "Processor time per request, all processes"], rows)
 
 
 def environment() -> Path:
@@ -103,8 +127,8 @@ def environment() -> Path:
 
 
 @contextmanager
-def litserve(tools: Path) -> Iterator[int]:
-    """LitServe over the same noise; its port."""
+def litserve(tools: Path) -> Iterator[tuple[int, int]]:
+    """LitServe over the same noise; its port and process id."""
     port = free_port()
     command = [tools / "python", Path(__file__).with_name("litserve_noise.py"), str(port)]
     with tempfile.TemporaryFile() as log:
@@ -116,7 +140,7 @@ def litserve(tools: Path) -> Iterator[int]:
                     log.seek(0)
                     raise RuntimeError("LitServe doesn't start:\n" + log.read().decode()[-2000:])
                 time.sleep(0.05)
-            yield port
+            yield port, process.pid
         finally:
             stop(process)
 
