@@ -107,13 +107,12 @@ def say(
     """
     from dia_server import logs
     from dia_server import say as saying
-    from dia_server.home import open_home
 
     settings = _settings(home, config, workers=1)
     logs.configure(settings, logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
-    saying.say(settings, open_home(home), text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)
+    saying.say(settings, home, text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)
 
 
 @main.command(context_settings=CONTEXT)
@@ -130,10 +129,8 @@ def models(home: Path, config: Path | None) -> None:
 def doctor(home: Path, config: Path | None) -> None:
     """Check this installation, and say what to do about what is wrong."""
     from dia_server import report
-    from dia_server.home import open_home
 
-    settings = _settings(home, config)
-    if not report.check(settings, open_home(home)):
+    if not report.check(_settings(home, config), home):
         raise SystemExit(1)
 
 

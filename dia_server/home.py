@@ -19,8 +19,8 @@ def open_home(home: Path) -> Path:
     Raises:
         SettingsError: the folder can't be written to.
     """
-    home = home.resolve()
     try:
+        home = home.resolve()
         for variable, name in CACHES.items():
             folder = home / "cache" / name
             folder.mkdir(parents=True, exist_ok=True)

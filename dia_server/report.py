@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dia_server import __version__
-from dia_server.errors import DiaServerError
+from dia_server.errors import DiaServerError, SettingsError
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
-from dia_server.services.plan import default_model
+from dia_server.serve import listen
+from dia_server.services.plan import check_models, default_model
 from dia_server.settings import Settings
-from dia_server.voices.store import VoiceStore
+from dia_server.voices.store import VoiceStore, voices_of
 
 FREE_BYTES = 1_000_000_000
 
@@ -55,7 +57,7 @@ def model_state(manifest: Manifest, settings: Settings) -> str:
 
 def check(settings: Settings, home: Path) -> bool:
     """Print all findings; whether all is well."""
-    table = Table("", "what", "found", "what to do")
+    table = Table("", "what", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     well = True
     for finding in _findings(settings, home):
         table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, finding.found, finding.advice)
@@ -67,7 +69,7 @@ def check(settings: Settings, home: Path) -> bool:
 def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield Finding("install", True, f"dia-server {__version__}, Python {platform.python_version()}, {sys.executable}")
     yield Finding("processor", True, f"{os.cpu_count()} cores, {platform.machine()}")
-    yield _attempt("default model", lambda: default_model(settings))
+    yield _attempt("models", lambda: _check_models(settings))
     for name, manifest in registry.manifests().items():
         state = model_state(manifest, settings)
         advice = "" if state == "ready" else "reinstall with `make clean serve`, or leave the model alone"
@@ -85,6 +87,11 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, error.message, "correct config.yaml")
     except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is asked for
         return Finding(what, False, f"{type(error).__name__}: {error}", "reinstall with `make clean serve`")
+
+
+def _check_models(settings: Settings) -> str:
+    check_models(settings)
+    return f"{default_model(settings)} is the default one"
 
 
 def _encoders() -> str:
@@ -108,7 +115,7 @@ def _folders(home: Path) -> Finding:
 
 
 def _voices(home: Path) -> Finding:
-    store = VoiceStore(home / "voices")
+    store = VoiceStore(voices_of(home))
     voices, problems = list(store.list()), store.problems
     found = ", ".join(voices) or "none"
     if problems:
@@ -117,10 +124,18 @@ def _voices(home: Path) -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
-    with socket.socket() as probe:
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            advice = "fine if that is your dia-server; else stop what uses it, or set another port"
-            return Finding("port", False, f"{settings.host}:{settings.port}: {error.strerror}", advice)
-    return Finding("port", True, f"{settings.host}:{settings.port} is free")
+    where = f"{settings.host}:{settings.port}"
+    try:
+        listen(settings.host, settings.port).close()
+    except SettingsError as error:
+        ours = _is_ours(settings)
+        return Finding("port", ours, f"{where}: a dia-server is running" if ours else error.message)
+    return Finding("port", True, f"{where} is free")
+
+
+def _is_ours(settings: Settings) -> bool:
+    try:
+        with urlopen(f"http://{settings.host}:{settings.port}/health", timeout=2) as answer:
+            return "fingerprints" in json.load(answer)
+    except (OSError, ValueError):
+        return False

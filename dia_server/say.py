@@ -13,10 +13,10 @@ from dia_server.audio.encode import FORMATS
 from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
-from dia_server.services.plan import Plan, SpeechRequest, make_plan
+from dia_server.services.plan import Plan, SpeechRequest, check_models, make_plan
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
-from dia_server.voices.store import VoiceStore
+from dia_server.voices.store import VoiceStore, voices_of
 
 console = Console(stderr=True)
 
@@ -43,7 +43,8 @@ def say(
 
 
 async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path) -> None:
-    voices = VoiceStore(home / "voices")
+    check_models(settings)
+    voices = VoiceStore(voices_of(home))
     plan = make_plan(request, voices=voices, settings=settings)
     account = Account()
     async with running_pool(settings) as pool:

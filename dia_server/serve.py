@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+from math import ceil
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 
 import click
@@ -13,10 +16,12 @@ import uvicorn
 from dia_server import __version__
 from dia_server.errors import SettingsError
 from dia_server.pool.pool import Pool, running_pool
+from dia_server.services.plan import check_models
 from dia_server.settings import Settings
 
-# What is left of the streams after the grace gets this long to notice that it is over.
-LAST_SECONDS = 2
+# Answers that outlast the grace get this long to notice that it is over.
+LAST_SECONDS = 1
+BACKLOG = 2048
 
 BANNER = """\
 dia-server {version} listens on {url}
@@ -49,29 +54,33 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second one ends at once."""
+        del sig, frame
         if self._loop is not None and not self._pool.draining:
             self._pool.draining = True
-            self._loop.call_soon_threadsafe(self._start_drain, sig)
+            self._loop.call_soon_threadsafe(self._start_drain)
         else:
             self.force_exit = self.should_exit = True
-            super().handle_exit(sig, frame)
 
-    def _start_drain(self, sig: int) -> None:
-        self._drain = asyncio.create_task(self._drain_and_exit(sig))
+    def _start_drain(self) -> None:
+        self._drain = asyncio.create_task(self._drain_and_exit())
 
-    async def _drain_and_exit(self, sig: int) -> None:
+    async def _drain_and_exit(self) -> None:
+        started = monotonic()
         await self._pool.drain(self._grace)
-        super().handle_exit(sig, None)
+        # Clips that are made may still be on their way to slow readers.
+        self.config.timeout_graceful_shutdown = ceil(max(LAST_SECONDS, self._grace - (monotonic() - started)))
+        self.should_exit = True
 
 
 def serve(settings: Settings, home: Path) -> None:
     """Run until a signal ends it.
 
     Raises:
-        SettingsError: the address can't be listened on.
+        SettingsError: the address can't be listened on, or a model is named that isn't there.
     """
-    listener = _listen(settings.host, settings.port)
-    loop_factory = uvicorn.Config("").get_loop_factory()
+    check_models(settings)
+    listener = listen(settings.host, settings.port)
+    loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_serve(settings, home, listener))
 
@@ -80,14 +89,15 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket) -> Non
     async with running_pool(settings) as pool:
         # The web framework takes half a second to import, in which the workers already load their models.
         await asyncio.sleep(0)
+        from dia_server.api.head_limit import protocol_with_head_limit
         from dia_server.app import create_app
 
         config = uvicorn.Config(
             create_app(settings, home, pool),
+            http=protocol_with_head_limit(settings.max_head_bytes),
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=LAST_SECONDS,
         )
         banner = BANNER.format(version=__version__, url=_url(listener))
         await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
@@ -95,20 +105,31 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket) -> Non
 
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    everywhere = host in ("127.0.0.1", "0.0.0.0", "::", "::1")  # noqa: S104 - only compared
-    return f"http://{'localhost' if everywhere else host}:{port}"
+    if host in ("127.0.0.1", "0.0.0.0", "::", "::1"):  # noqa: S104 - only compared
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that a second server on the port can't start.
+
+    Raises:
+        SettingsError: the address can't be had; the message says why and what to do.
+    """
+    listener = None
     try:
-        listener.bind((host, port))
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
-        raise SettingsError(
-            f"Can't listen on {host}:{port}: {error.strerror}. Stop what uses the port, or choose another one with "
-            "--port (0 takes a free one)"
-        ) from None
+        if listener is not None:
+            listener.close()
+        advice = (
+            "Stop what uses the port, or choose another one with --port (0 takes a free one)"
+            if error.errno == errno.EADDRINUSE
+            else "Choose another address with --host, or another port with --port"
+        )
+        raise SettingsError(f"Can't listen on {host}:{port}: {error.strerror}. {advice}") from None
     return listener

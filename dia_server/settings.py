@@ -45,7 +45,9 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything an admin can set."""
 
-    host: Annotated[str, _meta("address to listen on; 0.0.0.0 opens the server to the network")] = "127.0.0.1"
+    host: Annotated[
+        str, msgspec.Meta(min_length=1), _meta("address to listen on; 0.0.0.0 opens the server to the network")
+    ] = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535), _meta("port to listen on; 0 takes a free one and prints it")] = (
         7860
     )
@@ -67,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
         262_144
     )
+    max_head_bytes: Annotated[
+        Positive, _meta("largest request line with all headers; what browsers send is a tenth")
+    ] = 65_536
     segment_characters: Annotated[
         Positive,
         _meta("longest segment, about 20 s of speech; bounds memory and waiting; changes what a seed sounds like"),
@@ -120,11 +125,9 @@ def load_settings(
     if file is not None and file.exists():
         merged |= _read_yaml_mapping(file)
     for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX):
-            try:
-                merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise SettingsError(f"{name} is not valid YAML: {error}") from None
+        # Compose files set what is unset to nothing.
+        if name.startswith(ENVIRONMENT_PREFIX) and text:
+            merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parse_yaml(text, name)
     merged |= overrides or {}
     try:
         return msgspec.convert(merged, Settings)
@@ -137,11 +140,19 @@ def load_settings(
 
 def _read_yaml_mapping(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"Can't read {file}: {error}") from None
+    content = _parse_yaml(text, str(file))
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must hold `name: value` lines, not a {type(content).__name__}")
     return content
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{where} is not valid YAML: {error}") from None

@@ -40,7 +40,7 @@ console = Console(stderr=True)
 
 def load(name: str) -> Benchmark:
     """A benchmark by its name."""
-    module: Benchmark = import_module(f"benchmarks.{name}")  # type: ignore[assignment]
+    module: Benchmark = import_module(f"benchmarks.{name}")
     return module
 
 

@@ -61,7 +61,8 @@ def test_an_exception_fails_its_own_task_only(rude: Server) -> None:
     before = deaths(rude)
     answer = ask(rude, "Raise.")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "generation_failed")
-    assert "no such phoneme" in answer.json()["error"]["message"]
+    assert "the server's log says why" in answer.json()["error"]["message"]
+    wait_until(lambda: "no such phoneme" in rude.log())
     assert deaths(rude) == before
 
 

@@ -76,8 +76,10 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
 
 def _explain(message: str) -> BadInput:
     """msgspec's message with the field in front, and as `param`."""
+    at = _PATH.search(message)
     if missing := _MISSING.search(message):
-        return BadInput(f"'{missing['field']}' is required", param=missing["field"])
-    if at := _PATH.search(message):
+        name = f"{at['path']}.{missing['field']}" if at else missing["field"]
+        return BadInput(f"'{name}' is required", param=name)
+    if at:
         return BadInput(f"'{at['path']}': {message[: at.start()]}", param=at["path"])
     return BadInput(message)

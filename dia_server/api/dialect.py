@@ -55,4 +55,5 @@ DIALECTS = (Dialect("/v1/", _openai), Dialect("/", _plain))
 
 def dialect_of(path: str) -> Dialect:
     """The family that a path belongs to, whether or not there is a route."""
-    return next(dialect for dialect in DIALECTS if f"{path}/".startswith(dialect.prefix))
+    # `OPTIONS *` has a path without a slash.
+    return next((dialect for dialect in DIALECTS if f"{path}/".startswith(dialect.prefix)), DIALECTS[-1])

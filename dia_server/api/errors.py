@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from dia_server.api.dialect import dialect_of
-from dia_server.errors import DiaServerError
+from dia_server.errors import BadInput, DiaServerError
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +41,18 @@ def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             ours = DiaServerError("The body is larger than the settings allow")
             ours.code = "body_too_large"
-        case HTTPStatus.BAD_REQUEST if error.detail.endswith("'data'"):
-            # Litestar's words for a handler that wants a body and got none.
-            ours = DiaServerError("The body is empty; send a JSON object")
-            ours.code = "invalid_value"
         case _:
-            extra = error.extra if isinstance(error.extra, list) and error.extra else [{}]
-            ours = DiaServerError(extra[0].get("message") or error.detail, param=extra[0].get("key"))
-            ours.code = "invalid_request"
+            ours = _invalid(error)
     return _answer(request, ours, status, headers)
+
+
+def _invalid(error: HTTPException) -> BadInput:
+    """What Litestar says of a query parameter, and of a body that is missing."""
+    first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    name = first.get("key")
+    if name == "data":
+        return BadInput("The body is empty; send a JSON object")
+    return BadInput(f"'{name}': {first.get('message')}" if name else error.detail, param=name)
 
 
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -24,7 +24,8 @@ class Sampling(msgspec.Struct, kw_only=True):
     """How the model draws its samples. What a model has no knob for is named in `X-Unused-Parameters`."""
 
     seed: Annotated[
-        Seed | None, msgspec.Meta(description="same seed and request, same bytes; null or -1 draws one")
+        Seed | None,
+        msgspec.Meta(description="same seed and request, same bytes; null or -1 takes the voice's own, or draws one"),
     ] = None
     voice_seed: Annotated[VoiceSeed | None, msgspec.Meta(description="used when there is no `seed`")] = None
     temperature: Temperature | None = None

@@ -25,12 +25,13 @@ class AudioAnswer:
 
     The headers go out with the first chunk, so that whatever fails before it has its own status. A failure later cuts
     the connection: a clean end would make half a clip look whole. The generator is closed in every case.
+    HTTP/1.0 has no chunks, so its clients get the clip when it is done.
     """
 
     def __init__(
         self, chunks: AsyncGenerator[bytes, None], headers: Callable[[], dict[str, str]], *, whole: bool
     ) -> None:
-        """`headers` is called when the first chunk is there; `whole` says that there is only one."""
+        """`headers` is called when the first chunk is there; `whole` sends all chunks in one."""
         self._chunks = chunks
         self._headers = headers
         self._whole = whole
@@ -38,6 +39,7 @@ class AudioAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome: Literal["completed", "aborted", "failed"] = "aborted"
+        self._whole = self._whole or scope["http_version"] == "1.0"
         sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(_client_leaves(receive))
         try:
@@ -62,7 +64,8 @@ class AudioAnswer:
             scope["state"]["log"]["outcome"] = outcome
 
     async def _send(self, send: Send) -> None:
-        async for chunk in self._chunks:
+        chunks = _joined(self._chunks) if self._whole else self._chunks
+        async for chunk in chunks:
             if not self._started:
                 await self._start(send, len(chunk))
             await send({"type": "http.response.body", "body": chunk, "more_body": not self._whole})
@@ -79,6 +82,10 @@ class AudioAnswer:
                 "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
             }
         )
+
+
+async def _joined(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield b"".join([chunk async for chunk in chunks])
 
 
 async def _client_leaves(receive: Receive) -> None:

@@ -37,7 +37,9 @@ class SpeechBody(Sampling, kw_only=True):
     speed: Speed | None = None
     instructions: str | None = None
     stream_format: Literal["audio", "sse"] | None = None
-    stream: Annotated[bool, msgspec.Meta(description="send wav as it is made, with open sizes in its header")] = False
+    stream: Annotated[
+        bool | None, msgspec.Meta(description="send wav as it is made, with open sizes in its header")
+    ] = None
 
 
 class ModelCard(msgspec.Struct):
@@ -65,7 +67,7 @@ async def create_speech(
         raise BadInput("stream_format 'sse' is not available; use 'audio'", param="stream_format")
     model = data.model or "dia"
     audio_format = data.response_format or ("wav" if model == "dia" else "mp3")
-    streamed = data.stream or data.stream_format is not None or audio_format != "wav"
+    streamed = bool(data.stream) or data.stream_format is not None or audio_format != "wav"
     return speak(
         request,
         SpeechRequest(

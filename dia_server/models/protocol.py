@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 import msgspec
 
 from dia_server.tasks import Audio, Event, Failed, Task
+
+log = logging.getLogger(__name__)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +96,9 @@ class Sequential:
         task_id = self._task_id
         try:
             event = next(self._events)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises must end its own task only
-            event = Failed(message=f"{type(error).__name__}: {error}")
+        except Exception:  # whatever a model raises must end its own task only
+            log.exception("a task failed")
+            event = Failed(message="The model failed on this text; the server's log says why")
         if not isinstance(event, Audio):
             self._task_id = None
         return [(task_id, event)]

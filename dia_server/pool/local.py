@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import socket
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
 from typing import cast
 
 from dia_server.pool.messages import Answer, Deframer, Order, decode_answer, frame
@@ -15,10 +19,27 @@ from dia_server.pool.worker import main
 _spawn = multiprocessing.get_context("spawn")
 
 
+@contextmanager
+def _signals_for_us_only() -> Iterator[None]:
+    """A process started in this block never gets SIGINT and SIGTERM, which reach whole groups of processes.
+
+    The server decides when its workers end. On Windows the worker ignores both signals itself, once it can.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 class LocalWorker(asyncio.Protocol):
     """Send orders, receive answers, kill; `dead` is done once the process can't answer any more."""
 
-    def __init__(self, receive: Callable[[Answer], None]) -> None:
+    def __init__(self, process: SpawnProcess, receive: Callable[[Answer], None]) -> None:
+        self._process = process
         self.dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._receive = receive
         self._deframer = Deframer()
@@ -28,16 +49,16 @@ class LocalWorker(asyncio.Protocol):
     async def start(cls, name: str, threads: int, receive: Callable[[Answer], None]) -> LocalWorker:
         """Spawn the process; `receive` is called on the event loop with each answer."""
         ours, theirs = socket.socketpair()
-        worker = cls(receive)
-        worker._process = _spawn.Process(target=main, args=(theirs, threads), name=name, daemon=True)
-        await asyncio.to_thread(worker._process.start)
-        theirs.close()
+        with theirs:
+            process = _spawn.Process(target=main, args=(theirs, threads), name=name, daemon=True)
+            # A few milliseconds; in a thread, a cancellation in the middle would leave a process that nobody knows.
+            with _signals_for_us_only():
+                process.start()
+        worker = cls(process, receive)
         # Workers ignore SIGTERM, so that Python's own clean-up at exit would wait for them forever.
-        weakref.finalize(worker, worker._process.kill)
+        weakref.finalize(worker, process.kill)
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
         return worker
-
-    _process: multiprocessing.context.SpawnProcess
 
     @property
     def pid(self) -> int | None:

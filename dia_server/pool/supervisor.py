@@ -124,8 +124,8 @@ class Place:
             self.state, self._spawned = "starting", time.monotonic()
             try:
                 await self._live_once()
-            except OSError as error:
-                log.error("worker can't be started", worker=self.name, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it was, the place has to be filled again
+                log.error("worker can't be started", worker=self.name, reason=repr(error))
                 await asyncio.sleep(RESTART_SECONDS)
             self._bury()
             if self.crash_looping:

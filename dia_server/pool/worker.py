@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 def main(pipe: socket.socket, threads: int) -> None:
     """Serve orders from the pipe until told to stop."""
-    # Ctrl-C and a service manager's SIGTERM reach the whole group; the server decides when its workers end.
+    # Where the server can't block them for us; see `pool.local`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

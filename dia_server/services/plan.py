@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound
+from dia_server.errors import BadInput, ModelNotFound, SettingsError
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script
@@ -18,6 +18,7 @@ from dia_server.voices.store import Voice, VoiceStore
 
 SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
+LONGEST_NAME = 100  # an id has 64 characters at most; the rest would only be echoed
 AUTO_MODEL = "hibari"
 DEFAULT_MODEL_NAMES = frozenset(
     {
@@ -87,12 +88,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_model(settings: Settings) -> str:
-    """The model behind `dia` and OpenAI's model names.
+    """The model behind `dia` and OpenAI's model names."""
+    return AUTO_MODEL if settings.engine == "auto" else settings.engine
+
+
+def check_models(settings: Settings) -> None:
+    """Refuse to start with models that nobody could run.
 
     Raises:
-        ModelNotFound: the setting `engine` names none that is installed.
+        SettingsError: `engine` or a lane names a model that is not installed, or no lane runs the default one.
     """
-    return registry.manifest(AUTO_MODEL if settings.engine == "auto" else settings.engine).name
+    installed = registry.manifests()
+    for setting, name in [("engine", default_model(settings)), *_models_of_lanes(settings)]:
+        if name not in installed:
+            raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
+    if settings.lane_of(default_model(settings)) is None:
+        raise SettingsError(f"lanes: none of them runs the default model '{default_model(settings)}'; add it to one")
+
+
+def _models_of_lanes(settings: Settings) -> list[tuple[str, str]]:
+    return [(f"lanes.{lane}", name) for lane, config in settings.lanes.items() for name in config.models]
 
 
 def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings) -> tuple[str, Voice]:
@@ -101,7 +116,7 @@ def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings)
     Raises:
         VoiceNotFound: the message lists the ids that there are.
     """
-    wanted = name.strip()
+    wanted = name.strip()[:LONGEST_NAME]
     voice_id = wanted if wanted in voices.list() else settings.voice_aliases.get(wanted, wanted)
     return voice_id, voices.get(voice_id, param=field)
 
@@ -118,6 +133,8 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
             "send it in parts, or raise max_input_characters",
             param=request.text_field,
         )
+    if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
+        raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
     manifest, warning = _choose_model(request.model, settings)
     voice_id, voice = find_voice(request.voice, field=request.voice_field, voices=voices, settings=settings)
     script = parse_script(

@@ -26,6 +26,7 @@ MAX_FILE_BYTES = 16_384
 # Some file systems count time in steps of two seconds, so a younger file may change without a new time.
 _SETTLED_NS = 2_000_000_000
 
+_STARTERS = resources.files("dia_server.voices") / "starters"
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml")
 
@@ -178,6 +179,12 @@ def _parse(text: str) -> Voice | str:
         return f"{error}; the fields are {', '.join(Voice.__struct_fields__)}"
 
 
+def voices_of(home: Path) -> Path:
+    """The folder with a home's voices: its own, or the starters while it has none."""
+    folder = home / "voices"
+    return folder if folder.exists() else Path(str(_STARTERS))
+
+
 def install_starters(folder: Path) -> None:
     """Make the folder with the voices that come with the server; one that is there already stays as it is.
 
@@ -189,7 +196,7 @@ def install_starters(folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
     part.mkdir()
     try:
-        for starter in resources.files("dia_server.voices").joinpath("starters").iterdir():
+        for starter in _STARTERS.iterdir():
             with replacing(part / starter.name) as file:
                 file.write(starter.read_bytes())
         part.rename(folder)

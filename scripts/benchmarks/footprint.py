@@ -107,7 +107,7 @@ def start(home: Path) -> tuple[float, float]:
 def install() -> list[list[str]]:
     """Rows: seconds and size of an installation into a new environment; needs a package index."""
     with tempfile.TemporaryDirectory() as folder:
-        pip = [Path(folder) / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-cache-dir"]
+        pip = [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir"]
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         done = subprocess.run(

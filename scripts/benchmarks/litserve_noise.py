@@ -5,6 +5,7 @@ The same numbers, drawn the same way, as the same wav file; one worker process, 
 
 import struct
 import sys
+from typing import Any
 
 import litserve
 import numpy as np
@@ -20,7 +21,7 @@ class Noise(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """Nothing to load."""
 
-    def decode_request(self, request: dict) -> tuple[str, int]:
+    def decode_request(self, request: dict[str, Any]) -> tuple[str, int]:
         return request["input"], request["seed"]
 
     def predict(self, task: tuple[str, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import uvloop
 
@@ -37,11 +37,16 @@ class Client(asyncio.Protocol):
     def __init__(self, request: bytes, answers: list[Answer]) -> None:
         self._request = request
         self._answers = answers
-        self._transport: asyncio.WriteTransport
+        self._transport: asyncio.WriteTransport | None = None
+        self._started = 0.0
+        self._size = 0
+        self._head = self._tail = b""
+        self._end: int | None = None
+        self._is_ok = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one without being its subclass
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -67,16 +72,16 @@ class Client(asyncio.Protocol):
             self._is_ok = head.startswith(b"HTTP/1.1 200")
 
     def _send(self) -> None:
-        self._end: int | None = None
+        self._end, self._size, self._is_ok = None, 0, False
         self._head = self._tail = b""
-        self._size = 0
-        self._is_ok = False
         self._started = time.perf_counter()
-        self._transport.write(self._request)
+        if self._transport is not None:
+            self._transport.write(self._request)
 
     def close(self) -> None:
         """Hang up."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 async def main(port: int, count: int, seconds: float, body: bytes) -> None:

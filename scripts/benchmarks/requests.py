@@ -98,7 +98,7 @@ def one_round(port: int, pid: int) -> Round:
 def cpu_seconds(processes: list[psutil.Process]) -> float:
     """Processor time of some processes so far."""
     times = [process.cpu_times() for process in processes]
-    return sum(used.user + used.system for used in times)
+    return float(sum(used.user + used.system for used in times))
 
 
 def comparison(ours: list[Round], theirs: list[Round]) -> str:
@@ -119,9 +119,9 @@ def environment() -> Path:
     wanted = [LITSERVE, PY_SPY, "numpy", "uvloop", "httptools"]
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != str(wanted):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *wanted], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--constraint", f"{ROOT}/constraints.txt", *wanted], check=True)
         stamp.write_text(str(wanted))
     return folder / "bin"
 
@@ -130,7 +130,7 @@ def environment() -> Path:
 def litserve(tools: Path) -> Iterator[tuple[int, int]]:
     """LitServe over the same noise; its port and process id."""
     port = free_port()
-    command = [tools / "python", Path(__file__).with_name("litserve_noise.py"), str(port)]
+    command = [f"{tools}/python", str(Path(__file__).with_name("litserve_noise.py")), str(port)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -150,7 +150,7 @@ def profile(tools: Path, pid: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stacks"
         options = ["--pid", str(pid), "--duration", str(PROFILE_SECONDS), "--rate", "250", "--gil"]
-        command = [tools / "py-spy", "record", *options, "--format", "raw", "--output", file]
+        command = [f"{tools}/py-spy", "record", *options, "--format", "raw", "--output", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"No profile: py-spy can't look into the server here ({done.stderr.strip().splitlines()[-1]})."

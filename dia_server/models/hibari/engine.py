@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from dia_server.models.protocol import Engine, Sequential
 from dia_server.tasks import Audio, Done, Event, Task
 
 # hibari-tts 0.2.1 fails on the digits in parentheses, and takes `[word](/sounds/)` for spelled-out phonemes.
+# It also fails on numbers of 37 digits; those that nobody says as a number are spelled out.
+LONG_NUMBER = re.compile(r"\d{16,}")
 READABLE = {chr(0x2474 + number): f"({number + 1})" for number in range(9)} | {"](/": "] (/"}
 
 PACKAGES = ("hibari-tts", "onnxruntime", "numpy", "scipy")
@@ -34,7 +37,7 @@ def load(threads: int) -> Engine:
 
 def speak(model: Hibari, task: Task) -> Iterator[Event]:
     """Read the task's text; samples are float32 at 24 kHz, the seed drives the noise branch only."""
-    text = task.text
+    text = LONG_NUMBER.sub(lambda number: " ".join(number[0]), task.text)
     for unreadable, readable in READABLE.items():
         text = text.replace(unreadable, readable)
     count = 0
