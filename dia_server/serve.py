@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
+import threading
 from math import ceil
 from pathlib import Path
 from time import monotonic
@@ -48,14 +50,16 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
-        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         click.echo(self._banner)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second one ends at once."""
         del sig, frame
-        if self._loop is not None and not self._pool.draining:
+        if self._loop is None:
+            self.should_exit = True
+        elif not self._pool.draining:
             self._pool.draining = True
             self._loop.call_soon_threadsafe(self._start_drain)
         else:
@@ -81,11 +85,15 @@ def serve(settings: Settings, home: Path) -> None:
     check_models(settings)
     listener = listen(settings.host, settings.port)
     loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
+    # uvicorn takes both signals over when it starts to serve.
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(settings, home, listener))
+        runner.run(_serve(settings, home, listener, stopped))
 
 
-async def _serve(settings: Settings, home: Path, listener: socket.socket) -> None:
+async def _serve(settings: Settings, home: Path, listener: socket.socket, stopped: threading.Event) -> None:
     async with running_pool(settings) as pool:
         # The web framework takes half a second to import, in which the workers already load their models.
         await asyncio.sleep(0)
@@ -100,7 +108,8 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket) -> Non
             server_header=False,
         )
         banner = BANNER.format(version=__version__, url=_url(listener))
-        await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
+        if not stopped.is_set():
+            await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
 
 
 def _url(listener: socket.socket) -> str:

@@ -61,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     voice_aliases: Annotated[dict[str, str], _meta("other names for voices; `{}` makes every unknown name a 404")] = (
         msgspec.field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "skylark"))
     )
-    lanes: Annotated[dict[str, Lane], _meta("the worker processes")] = msgspec.field(
+    lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
         default_factory=lambda: {"speech": Lane(processes=2)}
     )
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+SAMPLE_BYTES = 4
+
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """How the text should be said; each model turns it into its own controls.

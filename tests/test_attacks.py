@@ -151,3 +151,47 @@ def test_clients_that_speak_no_http(server: Server) -> None:
 
 def test_what_the_embedded_model_itself_would_stumble_over(server: Server) -> None:
     assert send(server, speech(input="Point ⑴ and ⑼ of [the list](/list/).")).status_code == 200
+
+
+def exchange(server: Server, request: bytes) -> bytes:
+    host, port = server.url.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request)
+        while data := connection.recv(65_536):
+            answer += data
+    return answer
+
+
+def test_http_1_0_clients_get_no_chunks(server: Server) -> None:
+    body = speech(response_format="pcm", seed=3)
+    head = b"POST /v1/audio/speech HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer_head, _, audio = exchange(server, head + body).partition(b"\r\n\r\n")
+    assert b"content-length: %d" % len(audio) in answer_head
+    assert audio == send(server, body).content
+
+
+def test_a_request_head_without_end_is_cut_off(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: ")
+        for _ in range(100):
+            connection.sendall(b"a" * 65_536)
+        if not connection.recv(1):
+            raise ConnectionError
+
+
+def test_a_request_about_no_path(server: Server) -> None:
+    answer = exchange(server, b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
+def test_empty_bodies_are_named(server: Server) -> None:
+    for path in ("/v1/audio/speech", "/generate"):
+        answer = httpx.post(server.url + path, timeout=10)
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == "The body is empty; send a JSON object"
+
+
+def test_numbers_longer_than_the_embedded_model_counts(server: Server) -> None:
+    assert send(server, speech(input="Call " + "1" * 60 + " now.")).status_code == 200

@@ -168,7 +168,7 @@ def test_a_terminated_server_ends_its_work_and_takes_no_more(tmp_path: Path) -> 
             assert server.get("/health?ready").status_code == 503
             heard += b"".join(pieces)
         assert heard == quiet
-        assert server.process.wait(timeout=10) == -signal.SIGTERM
+        assert server.process.wait(timeout=10) == 0
 
 
 def test_workers_die_with_their_server(tmp_path: Path) -> None:

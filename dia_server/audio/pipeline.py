@@ -12,10 +12,10 @@ from dia_server.audio.encode import FORMATS, Encoder
 from dia_server.audio.resample import Resampler
 from dia_server.audio.samples import Samples
 from dia_server.audio.tempo import Tempo
+from dia_server.tasks import SAMPLE_BYTES
 
 # The tempo stage's output depends on how its input was cut, so the cuts are counted from the clip's first sample.
 BLOCK_SAMPLES = 2_400
-FLOAT_BYTES = 4
 
 
 class Stage(Protocol):
@@ -43,7 +43,8 @@ class ClipRenderer:
         self._format = FORMATS[audio_format]
         self._rate = rate = self._format.rate_for(sample_rate)
         self._stages: list[Stage] = []
-        if speed != 1:
+        self._is_cut = speed != 1
+        if self._is_cut:
             self._stages.append(Tempo(sample_rate, speed))
         if rate != sample_rate:
             self._stages.append(Resampler(sample_rate, rate))
@@ -68,10 +69,12 @@ class ClipRenderer:
         Raises:
             ValueError: `pcm` ends within a sample.
         """
-        if len(pcm) % FLOAT_BYTES:
+        if len(pcm) % SAMPLE_BYTES:
             raise ValueError(f"{len(pcm)} bytes are no whole number of samples")
-        self._samples_in += len(pcm) // FLOAT_BYTES
+        self._samples_in += len(pcm) // SAMPLE_BYTES
         samples = np.frombuffer(self._waiting + pcm, "<f4")
+        if not self._is_cut:
+            return self._render(samples, self._stages)
         whole = len(samples) - len(samples) % BLOCK_SAMPLES
         self._waiting = samples[whole:].tobytes()
         return b"".join(self._render(block, self._stages) for block in samples[:whole].reshape(-1, BLOCK_SAMPLES))

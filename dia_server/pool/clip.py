@@ -9,12 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dia_server.errors import DiaServerError, ReplayMismatch
-from dia_server.tasks import Audio, Task
+from dia_server.tasks import SAMPLE_BYTES, Audio, Task
 
 if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
-
-SAMPLE_BYTES = 4
 
 
 class Ledger:

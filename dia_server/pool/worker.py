@@ -31,10 +31,11 @@ from dia_server.pool.messages import (
     decode_order,
     frame,
 )
-from dia_server.tasks import Audio
+from dia_server.tasks import SAMPLE_BYTES, Audio, Event
 
 BEAT_SECONDS = 0.2
 READ_BYTES = 65_536
+FIRST_PART_BYTES = 24_000
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ class Worker:
         for attempt, event in self._engines[model].step():
             if not isinstance(event, Audio):
                 del self._model_of[attempt]
-            self._send(Report(attempt, event))
+            for part in _first_part_alone(event):
+                self._send(Report(attempt, part))
         if time.monotonic() - self._last_sent > BEAT_SECONDS:
             self._send(Beat())
 
@@ -134,3 +136,11 @@ class Worker:
         except OSError:
             os._exit(1)
         self._last_sent = time.monotonic()
+
+
+def _first_part_alone(event: Event) -> list[Event]:
+    """A task's first samples apart from the rest, so that the listener's first byte doesn't wait for the transfer."""
+    if not isinstance(event, Audio) or event.first_sample or len(event.pcm) <= FIRST_PART_BYTES:
+        return [event]
+    samples = FIRST_PART_BYTES // SAMPLE_BYTES
+    return [Audio(0, event.pcm[:FIRST_PART_BYTES]), Audio(samples, event.pcm[FIRST_PART_BYTES:])]

@@ -15,11 +15,12 @@ from dia_server import metrics
 from dia_server.audio.encode import FORMATS
 from dia_server.audio.pipeline import ClipRenderer
 from dia_server.errors import NothingToSpeak
-from dia_server.pool.clip import SAMPLE_BYTES, Clip, SegmentRun
+from dia_server.pool.clip import Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.settings import Settings
+from dia_server.tasks import SAMPLE_BYTES
 from dia_server.voices.store import VoiceStore
 
 # What goes to the encoder at a time: small enough that the first bytes leave early (mp3 takes 5 ms for it).

@@ -37,6 +37,7 @@ MEASURED = (
 )
 
 PAIRS = 40
+WARM_UP = 15
 ROUNDS = 5
 CLIENTS = 4
 CLIPS = 12
@@ -89,7 +90,7 @@ def first_bytes(server: Server, engine: Engine) -> tuple[str, float]:
         sentence = text.split(". ")[0].rstrip(".") + "."  # the server's first task, too
         for audio_format in ("wav", "pcm"):
             body = speech(text, audio_format)
-            pairs = [(first_event(engine, sentence), client.first_byte(body)) for _ in range(PAIRS + 3)][3:]
+            pairs = [(first_event(engine, sentence), client.first_byte(body)) for _ in range(WARM_UP + PAIRS)][WARM_UP:]
             inside, outside = (statistics.median(side) for side in zip(*pairs, strict=True))
             added = statistics.median(b - a for a, b in pairs)
             differences.append(added)
