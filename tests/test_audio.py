@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soxr
 from hypothesis import given, settings
@@ -353,3 +354,17 @@ def test_from_changing_threads() -> None:
         thread.start()
         thread.join()
     assert b"".join([*pieces, renderer.finish()]) == render(samples, 24_000, 1.3, "mp3")
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac"])
+def test_a_clip_given_up_half_way_leaves_no_memory_behind(audio_format: str) -> None:
+    pcm = np.zeros(12_000, np.float32).tobytes()
+
+    def give_up(times: int) -> int:
+        for _ in range(times):
+            ClipRenderer(24_000, 1.0, audio_format).feed(pcm)
+        return psutil.Process().memory_info().rss
+
+    before = give_up(100)
+    # FFmpeg's muxer for mp3 once kept 10 kB of each.
+    assert give_up(400) - before < 400 * 4000

@@ -57,7 +57,7 @@ def slopes(samples: list[tuple[float, dict[int, int]]]) -> dict[int, float]:
 
 def test_memory_stays_level_under_load_and_hang_ups(tmp_path: Path) -> None:
     dice = random.Random(0)
-    with running_server(make_home(tmp_path, KILLS)) as server:
+    with running_server(make_home(tmp_path)) as server:
         server.wait_until_ready()
         started, samples = time.monotonic(), []
         with (

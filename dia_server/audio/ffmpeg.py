@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import weakref
 from fractions import Fraction
 from typing import Literal
 
@@ -63,6 +64,8 @@ class FFmpegEncoder:
             format=recipe.container,
             container_options={"fflags": "+bitexact", "flush_packets": "1"} | recipe.container_options,
         )
+        # A clip that nobody hears to its end is dropped here and there; FFmpeg would keep 10 kB of each for ever.
+        weakref.finalize(self, self._container.close).atexit = False
         stream = self._container.add_stream(
             recipe.codec,
             rate=sample_rate,
