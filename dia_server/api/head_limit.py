@@ -13,11 +13,9 @@ def protocol_with_head_limit(limit: int) -> type[HttpToolsProtocol]:
         _is_in_body = False
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._is_in_body:
-                return
             self._head_bytes += len(data)
-            if self._head_bytes > limit and not self.transport.is_closing():
+            super().data_received(data)
+            if self._head_bytes > limit and not self._is_in_body and not self.transport.is_closing():
                 self.send_400_response(f"The head of the request is larger than {limit} bytes")
 
         def on_headers_complete(self) -> None:
@@ -26,6 +24,6 @@ def protocol_with_head_limit(limit: int) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             super().on_message_complete()
-            self._is_in_body = False
+            self._is_in_body, self._head_bytes = False, 0
 
     return BoundedProtocol
