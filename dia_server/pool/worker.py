@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 from dia_server.models.protocol import Engine
 from dia_server.models.registry import load_engine
@@ -35,7 +36,7 @@ from dia_server.tasks import SAMPLE_BYTES, Audio, Event
 
 BEAT_SECONDS = 0.2
 READ_BYTES = 65_536
-FIRST_PART_BYTES = 24_000
+PART_BYTES = 48_000
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Worker:
         for attempt, event in self._engines[model].step():
             if not isinstance(event, Audio):
                 del self._model_of[attempt]
-            for part in _first_part_alone(event):
+            for part in _parts(event):
                 self._send(Report(attempt, part))
         if time.monotonic() - self._last_sent > BEAT_SECONDS:
             self._send(Beat())
@@ -138,9 +139,10 @@ class Worker:
         self._last_sent = time.monotonic()
 
 
-def _first_part_alone(event: Event) -> list[Event]:
-    """A task's first samples apart from the rest, so that the listener's first byte doesn't wait for the transfer."""
-    if not isinstance(event, Audio) or event.first_sample or len(event.pcm) <= FIRST_PART_BYTES:
-        return [event]
-    samples = FIRST_PART_BYTES // SAMPLE_BYTES
-    return [Audio(0, event.pcm[:FIRST_PART_BYTES]), Audio(samples, event.pcm[FIRST_PART_BYTES:])]
+def _parts(event: Event) -> Iterator[Event]:
+    """Audio in parts of half a second, so that the server encodes the first ones while the rest is on its way."""
+    if not isinstance(event, Audio):
+        yield event
+        return
+    for start in range(0, len(event.pcm), PART_BYTES):
+        yield Audio(event.first_sample + start // SAMPLE_BYTES, event.pcm[start : start + PART_BYTES])

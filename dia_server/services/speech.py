@@ -23,9 +23,6 @@ from dia_server.settings import Settings
 from dia_server.tasks import SAMPLE_BYTES
 from dia_server.voices.store import VoiceStore
 
-# What goes to the encoder at a time: small enough that the first bytes leave early (mp3 takes 5 ms for it).
-PIECE_SECONDS = 0.5
-
 
 class Account(msgspec.Struct):
     """What came of a plan so far, for headers, logs and metrics.
@@ -75,8 +72,8 @@ class Speech:
         started = monotonic()
         renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
         with self._pool.open(plan.model) as clip:
-            async for piece in self._pieces(plan, account, clip):
-                data = await self._render(renderer, renderer.feed, piece)
+            async for pcm in self._samples(plan, account, clip):
+                data = await self._render(renderer, renderer.feed, pcm)
                 if data:
                     self._note(account, renderer, clip, started)
                     yield data
@@ -98,12 +95,6 @@ class Speech:
             metrics.FIRST_AUDIO_SECONDS.observe(account.first_audio_seconds)
         account.seconds = renderer.seconds
         account.fingerprint = clip.fingerprint
-
-    async def _pieces(self, plan: Plan, account: Account, clip: Clip) -> AsyncIterator[bytes]:
-        piece_bytes = round(PIECE_SECONDS * plan.sample_rate) * SAMPLE_BYTES
-        async for pcm in self._samples(plan, account, clip):
-            for start in range(0, len(pcm), piece_bytes):
-                yield pcm[start : start + piece_bytes]
 
     async def _samples(self, plan: Plan, account: Account, clip: Clip) -> AsyncIterator[bytes]:
         """The plan's items in order, never more than the window of `read_ahead` beyond the one being heard."""

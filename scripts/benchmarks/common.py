@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import psutil
 import yaml
 
 from dia_server.voices.store import install_starters
@@ -30,6 +31,7 @@ STOP_SECONDS = 15.0
 SPEECH = "/v1/audio/speech"
 SPEECH_RATE = 24_000
 PCM_BYTES_PER_SECOND = 2 * SPEECH_RATE
+FLOAT_BYTES = 4
 
 TEN_WORDS = "The morning train to the coast leaves at half past."
 SIXTY_WORDS = (
@@ -207,13 +209,17 @@ def is_open(port: int) -> bool:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """End a process, kindly first."""
+    """End a process, kindly first, and whatever it started and left behind."""
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def speech(text: str, audio_format: str, **fields: object) -> bytes:

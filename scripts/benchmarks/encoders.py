@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 from benchmarks.common import (
+    FLOAT_BYTES,
     SIXTY_WORDS,
     SPEECH_RATE,
     Note,
@@ -26,7 +27,7 @@ from benchmarks.common import (
 )
 from benchmarks.overhead import speak
 from dia_server.audio.encode import FORMATS
-from dia_server.audio.pipeline import FLOAT_BYTES, ClipRenderer
+from dia_server.audio.pipeline import ClipRenderer
 from dia_server.models.registry import load_engine
 
 TITLE = "Encoders and the event loop"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.common import (
+    FLOAT_BYTES,
     PCM_BYTES_PER_SECOND,
     SIXTY_WORDS,
     SPEECH_RATE,
@@ -136,4 +137,4 @@ def pace_of_engine(engine: Engine) -> float:
     """Audio seconds per second that the engine makes alone."""
     started = time.perf_counter()
     size = sum(len(audio.pcm) for _ in range(CLIPS) for audio in speak(engine, SIXTY_WORDS))
-    return size / (4 * SPEECH_RATE) / (time.perf_counter() - started)
+    return size / (FLOAT_BYTES * SPEECH_RATE) / (time.perf_counter() - started)

@@ -23,7 +23,6 @@ from benchmarks.common import (
     Load,
     Note,
     free_port,
-    goal,
     is_open,
     lanes,
     load,
@@ -46,8 +45,8 @@ MEASURED = (
 LITSERVE = "litserve==0.2.19"
 PY_SPY = "py-spy==0.4.2"
 CLIENTS = 64
-ROUNDS = 3
-ROUND_SECONDS = 5.0
+ROUNDS = 7
+ROUND_SECONDS = 2.5
 PROFILE_SECONDS = 6
 PROFILE_ENTRIES = 8
 BODY = speech("Hello there.", "wav", model="noise", stream=False)
@@ -74,7 +73,7 @@ def run(note: Note) -> str:
     return "\n\n".join(
         [
             comparison(ours, theirs),
-            goal("at least as many as LitServe", f"{ratio:.2f} times as many", met=ratio >= 1),
+            f"Requests a second, ours to LitServe's: **{ratio:.2f}** (median of {ROUNDS} rounds).",
             entries,
         ]
     )
