@@ -147,6 +147,7 @@ def test_clients_that_speak_no_http(server: Server) -> None:
     for words in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"A" * 100_000, b"GET / HTTP/1.1\r\nHost: x\r\n"):
         with socket.create_connection((host, int(port)), timeout=5) as connection:
             connection.sendall(words)
+    assert server.get("/health").status_code == 200
 
 
 def test_what_the_embedded_model_itself_would_stumble_over(server: Server) -> None:
