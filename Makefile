@@ -36,7 +36,7 @@ bench: $(VENV)/.test ## measure; docs/benchmarks.md tells what
 	@$(BIN)/python scripts/bench.py $(ARGS)
 
 soak: $(VENV)/.test ## run the long forms of the chaos tests
-	@$(BIN)/python -m pytest -m soak $(ARGS)
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0 $(ARGS)
 
 constraints: ## resolve all dependencies anew into constraints.txt, with the oldest Python that is supported
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -118,7 +118,12 @@ def say(
 @main.command(context_settings=CONTEXT)
 @home_option
 def models(home: Path, config: Path | None) -> None:
-    """List the models: what they are, whether they run here, and their licence."""
+    """List the models: what they are, whether they run here, and their licence.
+
+    \b
+    Example:
+      dia-server models --home ~/speech
+    """
     from dia_server import report
 
     report.show_models(_settings(home, config))
@@ -127,7 +132,12 @@ def models(home: Path, config: Path | None) -> None:
 @main.command(context_settings=CONTEXT)
 @home_option
 def doctor(home: Path, config: Path | None) -> None:
-    """Check this installation, and say what to do about what is wrong."""
+    """Check this installation, and say what to do about what is wrong; the exit status is 1 if anything is.
+
+    \b
+    Example:
+      dia-server doctor --home ~/speech
+    """
     from dia_server import report
 
     if not report.check(_settings(home, config), home):

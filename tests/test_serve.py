@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import make_home, running_server
+from conftest import make_home, running_server, wait_until
 
 COMMAND = [sys.executable, "-m", "dia_server"]
 
@@ -48,6 +48,23 @@ def test_a_drained_server_exits_with_success(tmp_path: Path) -> None:
         assert server.process.wait(timeout=10) == 0
 
 
+def test_a_slow_reader_of_a_file_that_is_made_outlasts_the_drain(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path)) as server:
+        server.wait_until_ready()
+        # 22 MB, more than the sockets hold.
+        body = {"input": "Long texts have slow readers. " * 130, "voice": "static", "model": "noise", "seed": 1}
+        body["response_format"] = "wav"
+        quiet = server.post("/v1/audio/speech", body).content
+        with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=60) as running:
+            pieces = running.iter_raw()
+            heard = next(pieces)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(2.5)
+            heard += b"".join(pieces)
+        assert heard == quiet
+        assert server.process.wait(timeout=10) == 0
+
+
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
@@ -74,6 +91,29 @@ def test_a_port_in_use_is_refused_with_advice(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "Address already in use" in refused.stderr
     assert "--port" in refused.stderr
+
+
+def test_of_two_servers_that_start_on_a_port_at_once_one_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [*COMMAND, "serve", "--port", port, "--home"]
+    homes = [make_home(tmp_path / name) for name in ("one", "other")]
+    servers = [subprocess.Popen([*command, str(home)], stderr=subprocess.PIPE, text=True) for home in homes]
+    wait_until(lambda: any(server.poll() is not None for server in servers))
+    refused, running = sorted(servers, key=lambda server: server.poll() is None)
+    assert refused.communicate()[1].startswith(f"Error: Can't listen on 127.0.0.1:{port}: Address already in use")
+    assert refused.returncode == 1
+    wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+    running.terminate()
+    running.communicate(timeout=20)
+    assert running.returncode == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize(
