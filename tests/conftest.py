@@ -21,6 +21,9 @@ import yaml
 for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
 
+# Shells let what runs in their background ignore SIGINT, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 START_SECONDS = 60
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
