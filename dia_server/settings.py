@@ -66,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
+    max_pause_seconds: Annotated[Seconds, _meta("silence that one text may ask for by [pause:…] marks, in all")] = 30.0
     max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
         262_144
     )

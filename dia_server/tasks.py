@@ -14,14 +14,25 @@ import msgspec
 SAMPLE_BYTES = 4
 
 
+EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """How the text should be said; each model turns it into its own controls.
 
     Attributes:
         speed: pace relative to the model's own, within the range of its manifest.
+        pitch: higher or lower than the voice's own, in semitones.
+        volume: louder or softer than normal, in dB.
+        emotion: weights from 0 to 1, in the order of `EMOTIONS`; empty for none.
+        style: manner of speaking; one that the model doesn't know is said as neutral.
     """
 
     speed: float = 1.0
+    pitch: float = 0.0
+    volume: float = 0.0
+    emotion: tuple[float, ...] = ()
+    style: str = "neutral"
 
 
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
@@ -31,6 +42,7 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
         model: registered name of the model.
         text: the segment's text, without speaker tags.
         speaker: who speaks within the voice, `S1` or `S2`.
+        is_partner: someone other than the voice's own speaker, whom no voice is tied to.
         seed: 0 to 2**63-1; with the fingerprint and the other fields it fixes every sample.
         options: the model's own options, as the manifest's `options` struct has them.
     """
@@ -38,6 +50,7 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     model: str
     text: str
     speaker: str = "S1"
+    is_partner: bool = False
     seed: int
     delivery: Delivery = Delivery()
     options: dict[str, Any] = {}
@@ -58,6 +71,26 @@ class Audio(msgspec.Struct, frozen=True, tag="audio"):
     pcm: bytes
 
 
+class Word(msgspec.Struct, frozen=True):
+    """A word, or some that the model reads as one, and where it sounds.
+
+    Attributes:
+        text: as it stands in the task's text, with its punctuation.
+        start: its first sample, counted like those of `Audio`.
+        end: the first sample behind it.
+    """
+
+    text: str
+    start: int
+    end: int
+
+
+class Marks(msgspec.Struct, frozen=True, tag="marks"):
+    """The words of the samples that come next, in order."""
+
+    words: tuple[Word, ...]
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The task ended well after `samples` samples."""
 
@@ -70,7 +103,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
 
 
-Event = Audio | Done | Failed
+Ending = Done | Failed
+Event = Audio | Marks | Ending
 
 
 def derive_seed(seed: int, segment: int, attempt: int = 0) -> int:

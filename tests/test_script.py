@@ -34,7 +34,9 @@ LAUGHING = Model(nonverbal=frozenset({"laughs", "clears throat"}))
 
 
 def parse(text: str, model: Model = ENGLISH, limit: int = LIMIT, speaker: str = "S1") -> Script:
-    return parse_script(text, primary_speaker=speaker, manifest=model, segment_characters=limit, param="input")
+    return parse_script(
+        text, primary_speaker=speaker, manifest=model, segment_characters=limit, max_pause_seconds=30, param="input"
+    )
 
 
 def said(text: str, model: Model = ENGLISH, limit: int = LIMIT) -> list[str | float]:

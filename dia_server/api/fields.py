@@ -39,8 +39,8 @@ class Sampling(msgspec.Struct, kw_only=True):
         return self.voice_seed if self.seed in (None, -1) else self.seed
 
     def parameters(self) -> dict[str, Any]:
-        """The sampling parameters by name, unset ones as None."""
-        return {name: getattr(self, name) for name in _PARAMETERS}
+        """The sampling parameters that are set, by name."""
+        return {name: value for name in _PARAMETERS if (value := getattr(self, name)) is not None}
 
 
 _PARAMETERS = ("temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_compile")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from dia_server.tasks import Audio, Event, Failed, Task
+from dia_server.tasks import Ending, Event, Failed, Task
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         source: where the weights come from.
         packages: modules that have to be importable.
         languages: ISO 639-1 codes; empty means any text.
+        hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
+        directable: the other fields of `Delivery` that the model acts on.
         nonverbal: the tags, without parentheses, that the model speaks.
         beat_seconds: longest time that one step may take before the worker counts as hung.
     """
@@ -43,7 +45,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     packages: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
+    directable: frozenset[str] = frozenset()
     nonverbal: frozenset[str] = frozenset()
     beat_seconds: float = 10.0
 
@@ -99,7 +103,7 @@ class Sequential:
         except Exception:  # whatever a model raises must end its own task only
             log.exception("a task failed")
             event = Failed(message="The model failed on this text; the server's log says why")
-        if not isinstance(event, Audio):
+        if isinstance(event, Ending):
             self._task_id = None
         return [(task_id, event)]
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dia_server.errors import DiaServerError, ReplayMismatch
-from dia_server.tasks import SAMPLE_BYTES, Audio, Task
+from dia_server.tasks import SAMPLE_BYTES, Audio, Marks, Task
 
 if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
@@ -25,13 +25,23 @@ class Ledger:
     def __init__(self) -> None:
         self.accepted = 0
         self.seen = 0
+        self._accepted_marks = 0
+        self._seen_marks = 0
         self._accepted_hash = hashlib.blake2b()
         self._replay_hash = hashlib.blake2b()
 
     def restart(self) -> None:
         """A new attempt begins at sample 0."""
         self.seen = 0
+        self._seen_marks = 0
         self._replay_hash = hashlib.blake2b()
+
+    def accept_marks(self) -> bool:
+        """Whether the marks that came are new."""
+        self._seen_marks += 1
+        is_new = self._seen_marks > self._accepted_marks
+        self._accepted_marks = max(self._accepted_marks, self._seen_marks)
+        return is_new
 
     def accept(self, audio: Audio) -> bytes:
         """The bytes of `audio` that are new.
@@ -66,7 +76,7 @@ class Ledger:
 
 
 class SegmentRun:
-    """One segment on its way through a lane; iterate it for the samples, once.
+    """One segment on its way through a lane; iterate it for its samples and marks, once.
 
     Attributes:
         order: place in the queue, kept by a replay, so that it goes first.
@@ -83,17 +93,19 @@ class SegmentRun:
         self.ledger = Ledger()
         self.strikes = 0
         self._best_attempt: int | None = None
-        self._items: asyncio.Queue[bytes | DiaServerError | None] = asyncio.Queue()
+        self._items: asyncio.Queue[bytes | Marks | DiaServerError | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
 
     def start_deadline(self, seconds: float, error: DiaServerError) -> None:
         """End the run with `error` unless it has ended by then."""
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, error)
 
-    def accept(self, audio: Audio) -> None:
-        """Pass new samples on to the listener."""
-        new = self.ledger.accept(audio)
-        if new:
+    def accept(self, event: Audio | Marks) -> None:
+        """Pass new samples and marks on to the listener."""
+        if isinstance(event, Marks):
+            if self.ledger.accept_marks():
+                self._items.put_nowait(event)
+        elif new := self.ledger.accept(event):
             self._items.put_nowait(new)
 
     def complete(self, samples: int) -> None:
@@ -112,11 +124,11 @@ class SegmentRun:
         self._best_attempt = max(self._best_attempt or 0, self.ledger.seen)
         self.ledger.restart()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._samples()
+    def __aiter__(self) -> AsyncIterator[bytes | Marks]:
+        return self._heard()
 
-    async def _samples(self) -> AsyncIterator[bytes]:
-        """Mono float32 little-endian samples as they come.
+    async def _heard(self) -> AsyncIterator[bytes | Marks]:
+        """Mono float32 little-endian samples as they come, and marks ahead of the samples that they tell of.
 
         Raises:
             DiaServerError: the run failed; what was yielded before is valid but not all.

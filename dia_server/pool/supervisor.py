@@ -16,7 +16,7 @@ from dia_server.pool.clip import SegmentRun
 from dia_server.pool.local import LocalWorker
 from dia_server.pool.messages import Answer, Cancel, Cancelled, Load, LoadFailed, Ready, Report, Run, Stop
 from dia_server.settings import Settings
-from dia_server.tasks import Audio, Done, Event, Failed
+from dia_server.tasks import Audio, Done, Ending, Event, Failed, Marks
 
 if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
@@ -222,7 +222,7 @@ class Place:
                 log.error("replay mismatch", worker=self.name, reason=mismatch.message)
                 attempt.run.fail(mismatch)
                 self.release(attempt.run)
-        if not isinstance(event, Audio):
+        if isinstance(event, Ending):
             self._finished += 1
             self._deaths_in_row = 0
             self._lane.finished(time.monotonic() - attempt.started)
@@ -230,7 +230,7 @@ class Place:
 
     def _pass_on(self, run: SegmentRun, event: Event) -> None:
         match event:
-            case Audio():
+            case Audio() | Marks():
                 ours = self.models[run.task.model].fingerprint
                 run.clip.fingerprint = run.clip.fingerprint or ours
                 if run.clip.fingerprint != ours:

@@ -32,7 +32,7 @@ from dia_server.pool.messages import (
     decode_order,
     frame,
 )
-from dia_server.tasks import SAMPLE_BYTES, Audio, Event
+from dia_server.tasks import SAMPLE_BYTES, Audio, Ending, Event
 
 BEAT_SECONDS = 0.2
 READ_BYTES = 65_536
@@ -124,7 +124,7 @@ class Worker:
 
     def _step(self, model: str) -> None:
         for attempt, event in self._engines[model].step():
-            if not isinstance(event, Audio):
+            if isinstance(event, Ending):
                 del self._model_of[attempt]
             for part in _parts(event):
                 self._send(Report(attempt, part))

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from dia_server.errors import NothingToSpeak
+from dia_server.errors import BadInput, NothingToSpeak
 from dia_server.script.sentences import cut, split_sentences
 from dia_server.script.text import ReadingModel, check_language, clean, is_speakable
 
@@ -26,6 +26,8 @@ _SHOWN_CHARACTERS = 40
 # NUL can't be in a cleaned text, so it can stand where a pause goes.
 _PAUSE = "\0"
 
+_PAUSE_MARK = re.compile(r"\[pause: ?(\d{1,6}(?:\.\d{1,3})?) ?(ms|s)\]", re.IGNORECASE)
+_MILLISECONDS = 1000
 _TURN_TAG = re.compile(r"\[[Ss]([12])\]")
 _NONVERBAL_TAG = re.compile(rf"( ?)\( ?({'|'.join(NONVERBAL)}) ?\)([.,;:!?…]*)", re.IGNORECASE)
 
@@ -38,28 +40,36 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Silence between two segments."""
+    """Silence; an exact one was asked for by its length, and keeps it at any speed."""
 
     seconds: float
+    is_exact: bool = False
 
 
 Script = tuple[Segment | Pause, ...]
 
 
 def parse_script(
-    text: str, *, primary_speaker: str, manifest: ReadingModel, segment_characters: int, param: str
+    text: str,
+    *,
+    primary_speaker: str,
+    manifest: ReadingModel,
+    segment_characters: int,
+    max_pause_seconds: float,
+    param: str,
 ) -> Script:
-    """What a model has to say, in order; every pause stands between two segments.
+    """What a model has to say, in order; every pause but exact ones stands between two segments.
 
     Args:
         text: as the client sent it.
         primary_speaker: who says what stands before the first speaker tag.
         manifest: the model's; it decides about languages and non-verbal tags.
         segment_characters: no segment is longer.
+        max_pause_seconds: all exact pauses together are no longer.
         param: what the client calls the text, for error messages.
 
     Raises:
-        BadInput: a character that no text may hold, or a language that the model doesn't read.
+        BadInput: a character that no text may hold, a language that the model doesn't read, or too long pauses.
         NothingToSpeak: the message says what there was instead of words.
     """
     text = clean(text, param)
@@ -67,17 +77,32 @@ def parse_script(
     script: list[Segment | Pause] = []
     for speaker, words in _turns(text, primary_speaker):
         for item in _speak(words, speaker, manifest, segment_characters):
-            if isinstance(item, Segment) or (script and isinstance(script[-1], Segment)):
+            if not _is_breath(item) or (script and isinstance(script[-1], Segment)):
                 script.append(item)
-    if script and isinstance(script[-1], Pause):
+    if script and _is_breath(script[-1]):
         script.pop()
-    if not script:
+    if not any(isinstance(item, Segment) for item in script):
         raise NothingToSpeak(_what_there_was(text, manifest), param=param)
+    _check_pauses(script, max_pause_seconds, param)
     return tuple(script)
 
 
+def _is_breath(item: Segment | Pause) -> bool:
+    return isinstance(item, Pause) and not item.is_exact
+
+
+def _check_pauses(script: list[Segment | Pause], max_pause_seconds: float, param: str) -> None:
+    seconds = sum(item.seconds for item in script if isinstance(item, Pause) and item.is_exact)
+    if seconds > max_pause_seconds:
+        raise BadInput(
+            f"The text asks for {seconds:g} s of silence by [pause:…], allowed are {max_pause_seconds:g} s in all; "
+            "shorten them, or raise max_pause_seconds",
+            param=param,
+        )
+
+
 def _without_tags(text: str) -> str:
-    return _NONVERBAL_TAG.sub(" ", _TURN_TAG.sub(" ", text))
+    return _NONVERBAL_TAG.sub(" ", _TURN_TAG.sub(" ", _PAUSE_MARK.sub(" ", text)))
 
 
 def _turns(text: str, primary_speaker: str) -> Iterator[tuple[str, str]]:
@@ -88,6 +113,14 @@ def _turns(text: str, primary_speaker: str) -> Iterator[tuple[str, str]]:
 
 
 def _speak(words: str, speaker: str, model: ReadingModel, segment_characters: int) -> Iterator[Segment | Pause]:
+    stretch, *marked = _PAUSE_MARK.split(words)
+    yield from _speak_stretch(stretch, speaker, model, segment_characters)
+    for number, unit, stretch in zip(marked[::3], marked[1::3], marked[2::3], strict=True):
+        yield Pause(float(number) / (_MILLISECONDS if unit.lower() == "ms" else 1), is_exact=True)
+        yield from _speak_stretch(stretch, speaker, model, segment_characters)
+
+
+def _speak_stretch(words: str, speaker: str, model: ReadingModel, segment_characters: int) -> Iterator[Segment | Pause]:
     language = model.languages[0] if model.languages else "en"
     for number, stretch in enumerate(_NONVERBAL_TAG.sub(partial(_keep_or_pause, model), words).split(_PAUSE)):
         if number:

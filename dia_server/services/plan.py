@@ -11,7 +11,9 @@ import msgspec
 from dia_server.errors import BadInput, ModelNotFound, SettingsError
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
-from dia_server.script.dialogue import Pause, Script, parse_script
+from dia_server.script.dialogue import Pause, Script, Segment, parse_script
+from dia_server.script.instructions import Direction, understand
+from dia_server.services.casting import cast_roles, task_of
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Speak, derive_seed
 from dia_server.voices.store import Voice, VoiceStore
@@ -44,6 +46,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         model: a model's name, or any name that clients send for the default one.
         speed: 0.25 to 4, without a change of pitch.
         seed: 0 to 2**63-1; None takes the voice's own, or draws one.
+        instructions: how to say it, in words; those of the vocabulary count.
         parameters: what the client set besides, by name; a model gets those that its options have.
         text_field: what the client calls `text`, for error messages.
         voice_field: what the client calls `voice`.
@@ -55,6 +58,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "dia"
     speed: float = 1.0
     seed: int | None = None
+    instructions: str = ""
     parameters: dict[str, Any] = {}
     text_field: str = "input"
     voice_field: str = "voice"
@@ -67,6 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         items: the tasks and pauses in order.
         sample_rate: of the model, in Hz.
         tempo: the part of the speed that the model doesn't do itself; pauses are written for this tempo.
+        understood: the terms of the instructions that count.
         unused: names of parameters that have no effect.
         warning: what the client should know.
     """
@@ -78,6 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: int
     tempo: float
     format: str
+    understood: tuple[str, ...]
     unused: tuple[str, ...]
     warning: str | None
 
@@ -140,23 +146,35 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
         primary_speaker=voice.primary_speaker,
         manifest=manifest,
         segment_characters=settings.segment_characters,
+        max_pause_seconds=settings.max_pause_seconds,
         param=request.text_field,
     )
     seed = request.seed if request.seed is not None else voice.voice_seed
     seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
-    model_speed = min(max(request.speed, manifest.speed[0]), manifest.speed[1])
-    options, unused = _options(manifest, voice_id, voice, request.parameters)
+    direction = understand(request.instructions)
+    speed = _clamp(request.speed * direction.delivery.speed, SPEEDS)
+    model_speed = _clamp(speed, manifest.speed)
+    speakers = {item.speaker for item in script if isinstance(item, Segment)}
+    cast = {
+        speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters)
+        for speaker, role in cast_roles(speakers, voice_id, voice, voices).items()
+    }
     return Plan(
         model=manifest.name,
         voice=voice_id,
         seed=seed,
-        items=tuple(_items(script, manifest.name, seed, model_speed, options)),
+        items=tuple(_items(script, cast, seed, model_speed, speed / model_speed)),
         sample_rate=manifest.sample_rate,
-        tempo=request.speed / model_speed,
+        tempo=speed / model_speed,
         format=request.format,
-        unused=unused,
+        understood=direction.understood,
+        unused=_unused(request, manifest, direction),
         warning=warning,
     )
+
+
+def _clamp(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
 
 
 def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
@@ -171,34 +189,23 @@ def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
         return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
-def _options(
-    manifest: Manifest, voice_id: str, voice: Voice, parameters: dict[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The model's own options, the voice's overlaid with the request's, and what the model has no knob for."""
-    knobs = set(manifest.options.__struct_encode_fields__)
-    given = {name: value for name, value in parameters.items() if value is not None}
-    merged = voice.models.get(manifest.name, {}) | {name: given[name] for name in given.keys() & knobs}
-    try:
-        msgspec.convert(merged, manifest.options)
-    except msgspec.ValidationError as error:
-        raise BadInput(
-            f"Options for model '{manifest.name}', from voice '{voice_id}' and the request: {error}"
-        ) from None
-    return merged, tuple(sorted(given.keys() - knobs))
+def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction) -> tuple[str, ...]:
+    """The parameters that the model has no knob for, and instructions of which nothing counts."""
+    unused = request.parameters.keys() - set(manifest.options.__struct_encode_fields__)
+    neutral = Delivery()
+    changed = {
+        name for name in Delivery.__struct_fields__ if getattr(direction.delivery, name) != getattr(neutral, name)
+    }
+    if request.instructions and not changed & (manifest.directable | {"speed"}):
+        unused |= {"instructions"}
+    return tuple(sorted(unused))
 
 
-def _items(script: Script, model: str, seed: int, speed: float, options: dict[str, Any]) -> Iterator[Speak | Pause]:
+def _items(script: Script, cast: dict[str, Speak], seed: int, speed: float, tempo: float) -> Iterator[Speak | Pause]:
     number = 0
     for item in script:
         if isinstance(item, Pause):
-            yield Pause(item.seconds / speed)
+            yield Pause(item.seconds * tempo if item.is_exact else item.seconds / speed)
             continue
-        yield Speak(
-            model=model,
-            text=item.text,
-            speaker=item.speaker,
-            seed=derive_seed(seed, number),
-            delivery=Delivery(speed=speed),
-            options=options,
-        )
+        yield msgspec.structs.replace(cast[item.speaker], text=item.text, seed=derive_seed(seed, number))
         number += 1

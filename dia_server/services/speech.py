@@ -20,8 +20,16 @@ from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.settings import Settings
-from dia_server.tasks import SAMPLE_BYTES
+from dia_server.tasks import SAMPLE_BYTES, Marks
 from dia_server.voices.store import VoiceStore
+
+
+class TimedWord(msgspec.Struct, frozen=True):
+    """A word of a clip, or some that the model reads as one; `start` and `end` in seconds from the clip's start."""
+
+    word: str
+    start: float
+    end: float
 
 
 class Account(msgspec.Struct):
@@ -32,12 +40,14 @@ class Account(msgspec.Struct):
         seconds: length of the clip.
         first_audio_seconds: from the start until the first encoded byte; None before that.
         fingerprint: of the workers that spoke.
+        words: those of the samples heard so far, and of those that come next; empty for a model without marks.
     """
 
     segments: int = 0
     seconds: float = 0.0
     first_audio_seconds: float | None = None
     fingerprint: str | None = None
+    words: list[TimedWord] = []
 
 
 class Speech:
@@ -100,7 +110,7 @@ class Speech:
         """The plan's items in order, never more than the window of `read_ahead` beyond the one being heard."""
         window: deque[SegmentRun | Pause] = deque()
         coming = self._start_items(plan, clip)
-        silence = b""
+        position = silence = 0
         while True:
             while len(window) <= self._settings.read_ahead and (item := next(coming, None)) is not None:
                 window.append(item)
@@ -109,13 +119,27 @@ class Speech:
             current = window.popleft()
             if isinstance(current, Pause):
                 # Silence waits for the speech behind it: a clip that fails at once must not have begun.
-                silence += bytes(round(current.seconds * plan.sample_rate) * SAMPLE_BYTES)
+                silence += round(current.seconds * plan.sample_rate)
                 continue
-            async for pcm in current:
-                yield silence + pcm
-                silence = b""
+            first = position + silence
+            async for heard in current:
+                if isinstance(heard, Marks):
+                    account.words.extend(_timed(heard, first, plan))
+                    continue
+                yield bytes(silence * SAMPLE_BYTES) + heard
+                position += silence + len(heard) // SAMPLE_BYTES
+                silence = 0
             account.segments += 1
+        if position and silence:
+            yield bytes(silence * SAMPLE_BYTES)
 
     def _start_items(self, plan: Plan, clip: Clip) -> Iterator[SegmentRun | Pause]:
         for number, item in enumerate(plan.items):
             yield item if isinstance(item, Pause) else clip.run(item, urgent=number == 0)
+
+
+def _timed(marks: Marks, first_sample: int, plan: Plan) -> Iterator[TimedWord]:
+    samples_per_second = plan.sample_rate * plan.tempo
+    for word in marks.words:
+        start, end = ((first_sample + sample) / samples_per_second for sample in (word.start, word.end))
+        yield TimedWord(word.text, round(start, 3), round(end, 3))

@@ -1,0 +1,84 @@
+"""Who says each line, and how: from a voice and its speaker tags to tasks that lack only their text."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import msgspec
+
+from dia_server.errors import BadInput
+from dia_server.models.protocol import Manifest
+from dia_server.script.instructions import of_style
+from dia_server.tasks import Delivery, Speak
+from dia_server.voices.store import Voice, VoiceStore
+
+
+class Role(msgspec.Struct, frozen=True):
+    """The voice that a speaker tag stands for; a partner is the voice's other speaker, whom no voice is tied to."""
+
+    voice_id: str
+    voice: Voice
+    is_partner: bool
+
+
+def cast_roles(speakers: AbstractSet[str], voice_id: str, voice: Voice, voices: VoiceStore) -> dict[str, Role]:
+    """Who stands for each speaker.
+
+    Raises:
+        BadInput: the voice ties a speaker to a voice that is not there.
+    """
+    roles = {}
+    for speaker in sorted(speakers):
+        tied = voice.speakers.get(speaker)
+        if tied is None:
+            roles[speaker] = Role(voice_id, voice, is_partner=speaker != voice.primary_speaker)
+        elif tied in voices.list():
+            roles[speaker] = Role(tied, voices.get(tied), is_partner=False)
+        else:
+            raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param="voice")
+    return roles
+
+
+def task_of(
+    role: Role, speaker: str, manifest: Manifest, wanted: Delivery, speed: float, parameters: dict[str, Any]
+) -> Speak:
+    """The role's task without its text and seed.
+
+    Raises:
+        BadInput: the model doesn't take the voice's options, or the request's.
+    """
+    return Speak(
+        model=manifest.name,
+        text="",
+        speaker=speaker,
+        is_partner=role.is_partner,
+        seed=0,
+        delivery=_delivery(role.voice, wanted, speed),
+        options=_options(manifest, role, parameters),
+    )
+
+
+def _delivery(voice: Voice, wanted: Delivery, speed: float) -> Delivery:
+    """The voice's own manner, unless another is wanted."""
+    manner = of_style(voice.style)
+    return Delivery(
+        speed=speed,
+        pitch=wanted.pitch,
+        volume=wanted.volume,
+        emotion=wanted.emotion or manner.emotion,
+        style=wanted.style if wanted.style != "neutral" else manner.style,
+    )
+
+
+def _options(manifest: Manifest, role: Role, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The model's own options: the voice's, overlaid with those of the request that the model has a knob for."""
+    knobs = set(manifest.options.__struct_encode_fields__)
+    merged = role.voice.models.get(manifest.name, {}) | {name: parameters[name] for name in parameters.keys() & knobs}
+    try:
+        msgspec.convert(merged, manifest.options)
+    except msgspec.ValidationError as error:
+        raise BadInput(
+            f"Options for model '{manifest.name}', from voice '{role.voice_id}' and the request: {error}"
+        ) from None
+    return merged
