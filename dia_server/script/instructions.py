@@ -73,7 +73,7 @@ def _alternatives(words: Iterator[str]) -> str:
 _MEANINGS = {word: meaning for meaning, words in VOCABULARY.items() for word in words}
 _STRENGTHS = {word: strength for strength, words in DEGREES.items() for word in words}
 _PHRASE = re.compile(
-    rf"(?:\b(?P<negation>{_alternatives(iter(NEGATIONS))})\s+(?:be\s+|sound\s+|too\s+|so\s+)?)?"
+    rf"(?:\b(?P<negation>{_alternatives(iter(NEGATIONS))})\s+(?:(?:be|sound|too|so|a|an)\s+)*)?"
     rf"(?:\b(?P<degree>{_alternatives(iter(_STRENGTHS))})\s+(?:more\s+)?)?"
     rf"\b(?P<word>{_alternatives(iter(_MEANINGS))})\b"
 )
