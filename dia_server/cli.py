@@ -92,9 +92,9 @@ def serve(home: Path, config: Path | None, host: str | None, port: int | None, w
 )
 @click.option("--speed", type=click.FloatRange(0.25, 4.0), default=1.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same bytes [drawn and shown]")
-def say(
-    home: Path, config: Path | None, text: str, output: Path, voice: str, model: str, speed: float, seed: int | None
-) -> None:
+@click.option("--instructions", default="", help='How to say it, such as "cheerful and quick"; see docs/directing.md')
+@click.option("--srt", type=click.Path(path_type=Path, dir_okay=False), help="Captions to write besides")
+def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | None, **wanted: Any) -> None:
     """Speak TEXT into a file, without a server. `-` reads the text from standard input.
 
     The file's name says the format: .wav .mp3 .opus .aac .flac .pcm
@@ -103,30 +103,52 @@ def say(
     Examples:
       dia-server say "Good morning!" -o morning.mp3
       dia-server say "[S1] Ready? [S2] Always." -o talk.wav --seed 7
-      dia-server say - -o chapter.flac < chapter.txt
+      dia-server say "It was a quiet night." -o night.mp3 --instructions "in a whisper"
+      dia-server say - -o chapter.flac --srt chapter.srt < chapter.txt
     """
     from dia_server import logs
     from dia_server import say as saying
+    from dia_server.services.plan import SpeechRequest
 
     settings = _settings(home, config, workers=1)
     logs.configure(settings, logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
-    saying.say(settings, home, text=text, output=output, voice=voice, model=model, speed=speed, seed=seed)
+    request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), **wanted)
+    saying.say(settings, home, request, output, srt)
 
 
-@main.command(context_settings=CONTEXT)
+@main.group(cls=Commands, context_settings=CONTEXT, invoke_without_command=True)
 @home_option
-def models(home: Path, config: Path | None) -> None:
+@click.pass_context
+def models(ctx: click.Context, home: Path, config: Path | None) -> None:
     """List the models: what they are, whether they run here, and their licence.
 
     \b
-    Example:
-      dia-server models --home ~/speech
+    Examples:
+      dia-server models
+      dia-server models pull hibari                     fetch what else there is of a model
     """
-    from dia_server import report
+    if ctx.invoked_subcommand is None:
+        from dia_server import report
 
-    report.show_models(_settings(home, config))
+        report.show_models(_settings(home, config))
+
+
+@models.command(context_settings=CONTEXT)
+@home_option
+@click.argument("model")
+def pull(home: Path, config: Path | None, model: str) -> None:
+    """Fetch the weights of MODEL that don't come with it, into the home's cache; their licence is shown first.
+
+    \b
+    Example:
+      dia-server models pull hibari
+    """
+    from dia_server import pull as pulling
+
+    _settings(home, config)
+    pulling.pull(model)
 
 
 @main.command(context_settings=CONTEXT)
@@ -147,8 +169,10 @@ def doctor(home: Path, config: Path | None) -> None:
 def _settings(home: Path, config: Path | None, *, workers: int | None = None, **overrides: Any) -> Settings:
     import msgspec
 
+    from dia_server.home import use_caches
     from dia_server.settings import load_settings
 
+    use_caches(home.resolve())
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = load_settings(config or home / "config.yaml", overrides=given)
     if workers is not None:

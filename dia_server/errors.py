@@ -104,6 +104,12 @@ class ModelUnavailable(Unavailable):
     final = True
 
 
+class DownloadFailed(DiaServerError):
+    """Weights can't be fetched."""
+
+    code = "download_failed"
+
+
 class DeadlineExceeded(Unavailable):
     """A listener waited for a segment longer than the settings allow."""
 

@@ -13,6 +13,12 @@ from dia_server.voices.store import install_starters
 CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface"}
 
 
+def use_caches(home: Path) -> None:
+    """Let libraries keep what they download in the home; nothing is made there yet."""
+    for variable, name in CACHES.items():
+        os.environ[variable] = str(home / "cache" / name)
+
+
 def open_home(home: Path) -> Path:
     """Make the home ready for use: starter voices on first use, and caches inside it.
 
@@ -21,10 +27,9 @@ def open_home(home: Path) -> Path:
     """
     try:
         home = home.resolve()
-        for variable, name in CACHES.items():
-            folder = home / "cache" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            os.environ[variable] = str(folder)
+        for name in CACHES.values():
+            (home / "cache" / name).mkdir(parents=True, exist_ok=True)
+        use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
     except OSError as error:

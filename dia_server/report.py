@@ -52,6 +52,8 @@ def model_state(manifest: Manifest, settings: Settings) -> str:
         return f"not installed: {', '.join(missing)}"
     if settings.lane_of(manifest.name) is None:
         return "in no lane: add it to `lanes` in config.yaml"
+    if missing_files := [download.name for download in manifest.downloads() if not download.path.exists()]:
+        return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"
 
 
@@ -72,8 +74,8 @@ def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield _attempt("models", lambda: _check_models(settings))
     for name, manifest in registry.manifests().items():
         state = model_state(manifest, settings)
-        advice = "" if state == "ready" else "reinstall with `make clean serve`, or leave the model alone"
-        yield Finding(f"model {name}", state == "ready", state, advice)
+        advice = "" if state.startswith("ready") else "reinstall with `make clean serve`, or leave the model alone"
+        yield Finding(f"model {name}", state.startswith("ready"), state, advice)
     yield _attempt("encoders", _encoders)
     yield _folders(home)
     yield _voices(home)

@@ -13,6 +13,7 @@ from dia_server.audio.encode import FORMATS
 from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
+from dia_server.services.captions import srt
 from dia_server.services.plan import Plan, SpeechRequest, check_models, make_plan
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
@@ -21,28 +22,24 @@ from dia_server.voices.store import VoiceStore, voices_of
 console = Console(stderr=True)
 
 
-def say(
-    settings: Settings, home: Path, *, text: str, output: Path, voice: str, model: str, speed: float, seed: int | None
-) -> None:
-    """Write the clip; the file appears when it is whole.
+def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, captions: Path | None) -> None:
+    """Write the clip, and its captions if a file for them is named; files appear when they are whole.
 
     Raises:
-        DiaServerError: unknown format or voice, nothing to speak, the model failed, the file can't be written.
+        DiaServerError: unknown format or voice, nothing to speak, the model failed, a file can't be written.
     """
-    audio_format = output.suffix.removeprefix(".").lower()
-    if audio_format not in FORMATS:
+    if request.format not in FORMATS:
         names = ", ".join(f".{name}" for name in FORMATS)
         raise BadInput(f"Can't write '{output.name}': the name must end in one of {names}")
-    request = SpeechRequest(text=text, voice=voice, format=audio_format, model=model, speed=speed, seed=seed)
     # The limit on a request's text protects servers; here is only one listener.
-    settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(text)))
+    settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(request.text)))
     try:
-        asyncio.run(_say(settings, home, request, output))
+        asyncio.run(_say(settings, home, request, output, captions))
     except OSError as error:
-        raise BadInput(f"Can't write {output}: {error.strerror}") from None
+        raise BadInput(f"Can't write {error.filename or output}: {error.strerror}") from None
 
 
-async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path) -> None:
+async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path, captions: Path | None) -> None:
     check_models(settings)
     voices = VoiceStore(voices_of(home))
     plan = make_plan(request, voices=voices, settings=settings)
@@ -54,8 +51,20 @@ async def _say(settings: Settings, home: Path, request: SpeechRequest, output: P
         finally:
             speech.close()
     console.print(f"{output}: {account.seconds:.1f} s, voice {plan.voice}, model {plan.model}, seed {plan.seed}")
+    if request.instructions:
+        console.print(f"instructions understood: {', '.join(plan.understood) or 'nothing'}")
     if plan.warning:
         console.print(plan.warning, style="yellow")
+    if captions is not None:
+        _write_captions(account, plan, captions)
+
+
+def _write_captions(account: Account, plan: Plan, captions: Path) -> None:
+    if not account.words:
+        raise BadInput(f"Model '{plan.model}' tells no times of its words, so there are no captions")
+    with replacing(captions) as file:
+        file.write(srt(account.words).encode())
+    console.print(f"{captions}: {len(account.words)} words")
 
 
 async def _write(speech: Speech, plan: Plan, account: Account, output: Path) -> None:

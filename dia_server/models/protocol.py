@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -12,6 +13,32 @@ import msgspec
 from dia_server.tasks import Ending, Event, Failed, Task
 
 log = logging.getLogger(__name__)
+
+
+class Download(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of weights that does not come with its package.
+
+    Attributes:
+        name: what the model calls it.
+        description: a few words for lists.
+        licence: SPDX id.
+        path: where it belongs.
+        size: in bytes.
+        sha256: hex digits; a file with another one is not kept.
+    """
+
+    name: str
+    description: str
+    licence: str
+    url: str
+    path: Path
+    size: int
+    sha256: str
+
+
+def no_downloads() -> tuple[Download, ...]:
+    """What a model has that comes whole."""
+    return ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         licence: SPDX id of the weights' licence.
         source: where the weights come from.
         packages: modules that have to be importable.
+        downloads: lists what can be fetched besides, here already or not.
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
@@ -44,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     source: str
     packages: tuple[str, ...] = ()
+    downloads: Callable[[], tuple[Download, ...]] = no_downloads
     languages: tuple[str, ...] = ()
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import msgspec
 
+from dia_server.errors import ModelUnavailable
+from dia_server.models.hibari.bases import BUNDLED, bases, downloads
+from dia_server.models.hibari.controls import Prosody, Timbre
 from dia_server.models.protocol import Manifest
 
 
 class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The model has no options of its own yet."""
+    """Who speaks: one of the trained voices, changed in prosody and timbre.
+
+    Attributes:
+        base: `heart`, which comes with the server, or one fetched by `dia-server models pull hibari`.
+        prosody: changes of its melody and pace.
+        timbre: changes of its sound.
+    """
+
+    base: str = BUNDLED
+    prosody: Prosody = Prosody()
+    timbre: Timbre = Timbre()
+
+    def __post_init__(self) -> None:
+        """Refuse a base that is not here.
+
+        Raises:
+            ValueError: there is none of that name.
+            ModelUnavailable: it was not downloaded.
+        """
+        known = bases()
+        if self.base not in known:
+            raise ValueError(f"base '{self.base}' is not known; known are {', '.join(known)}")
+        if not known[self.base].file.path.exists():
+            raise ModelUnavailable(
+                f"The base '{self.base}' of model 'hibari' is not here; fetch it with `dia-server models pull hibari`",
+                retry_after=60,
+            )
 
 
 MANIFEST = Manifest(
@@ -18,9 +47,14 @@ MANIFEST = Manifest(
     engine="dia_server.models.hibari.engine:load",
     options=HibariOptions,
     sample_rate=24_000,
+    hop_length=300,
     licence="Apache-2.0",
     source="hibari-tts (in the package)",
-    packages=("hibari", "onnxruntime"),
+    packages=("hibari", "onnx", "onnxruntime"),
+    downloads=downloads,
     languages=("en",),
     speed=(0.5, 2.0),
+    directable=frozenset({"pitch", "volume", "emotion", "style"}),
 )
+
+__all__ = ["MANIFEST", "HibariOptions", "Prosody", "Timbre", "bases"]

@@ -1,48 +1,93 @@
-"""The hibari-tts package as an engine: text to phonemes to spectra to samples, one clause group a step."""
+"""The engine: read, predict, direct, decode, level; one sentence a step."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from functools import lru_cache
+from importlib import resources
 
+import msgspec
 import numpy as np
-from hibari import Hibari
+from hibari import dsp
+from hibari.g2p import G2P
 
+from dia_server.audio.loudness import levelled
+from dia_server.audio.samples import Samples
 from dia_server.models.fingerprint import fingerprint
+from dia_server.models.hibari import MANIFEST, HibariOptions, bases
+from dia_server.models.hibari.deliveries import Manner, direct
+from dia_server.models.hibari.network import Floats, Network
+from dia_server.models.hibari.reading import Reader, Sentence
+from dia_server.models.hibari.steering import bend, colour, lengthen
 from dia_server.models.protocol import Engine, Sequential
-from dia_server.tasks import Audio, Done, Event, Task
+from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
 
-# hibari-tts 0.2.1 fails on the digits in parentheses, and takes `[word](/sounds/)` for spelled-out phonemes.
-# It also fails on numbers of 37 digits; those that nobody says as a number are spelled out.
-LONG_NUMBER = re.compile(r"\d{16,}")
-READABLE = {chr(0x2474 + number): f"({number + 1})" for number in range(9)} | {"](/": "] (/"}
+PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
 
-PACKAGES = ("hibari-tts", "onnxruntime", "numpy", "scipy")
+# Of full scale: 2 dB above the plain voice's own, with room for peaks and for louder deliveries.
+LEVEL_DB = -23.0
+SAMPLES_PER_DURATION = 600
+
+
+class Speaker:
+    """One trained voice, loaded."""
+
+    def __init__(self, base: str, threads: int) -> None:
+        known = bases()[base]
+        vocabulary = msgspec.json.decode(
+            (resources.files("hibari") / "assets" / "vocab.json").read_bytes(), type=dict[str, int]
+        )
+        self.network = Network(known.file.path, threads)
+        self.reader = Reader(vocabulary, G2P(british=known.is_british))
+
+    def say(
+        self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator
+    ) -> tuple[Samples, Floats]:
+        """A sentence's samples, and how many units of 25 ms each of its ids takes."""
+        durations, hidden = self.network.durations(sentence.ids, speed)
+        durations = lengthen(durations, sentence, manner.prosody)
+        f0, energy = self.network.melody(durations, hidden)
+        f0, energy = bend(f0, manner.prosody, noise), energy * np.float32(manner.prosody.effort)
+        spectra = colour(self.network.spectra(sentence.ids, durations, f0, energy), manner.timbre)
+        samples = dsp.synth(*spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
+        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain), durations
 
 
 def load(threads: int) -> Engine:
-    """Load the graph and the pronunciation tables, and say one word, since the first one costs half a second."""
-    model = Hibari(threads=threads)
-    model("Ready.", seed=0)
-    revision = hashlib.sha256(Path(model.model_path).read_bytes()).hexdigest()
+    """Load the bundled voice and its pronunciation tables, and say a word, since the first one costs half a second."""
+    speaker = lru_cache(maxsize=None)(lambda base: Speaker(base, threads))
+    options = HibariOptions()
+    for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
+        pass
+    # The package's version fixes the hash of every base.
     return Sequential(
-        lambda task: speak(model, task),
+        lambda task: speak(speaker(msgspec.convert(task.options, HibariOptions).base), task),
         fingerprint(
-            "hibari", packages=PACKAGES, revision=revision, dtype="int8", threads=threads, slots=Sequential.slots
+            "hibari",
+            packages=PACKAGES,
+            revision=bases()[options.base].file.sha256,
+            dtype="int8",
+            threads=threads,
+            slots=Sequential.slots,
         ),
     )
 
 
-def speak(model: Hibari, task: Task) -> Iterator[Event]:
-    """Read the task's text; samples are float32 at 24 kHz, the seed drives the noise branch only."""
-    text = LONG_NUMBER.sub(lambda number: " ".join(number[0]), task.text)
-    for unreadable, readable in READABLE.items():
-        text = text.replace(unreadable, readable)
+def speak(speaker: Speaker, task: Task) -> Iterator[Event]:
+    """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only."""
+    options = msgspec.convert(task.options, HibariOptions)
+    voice = Manner(prosody=options.prosody, timbre=options.timbre)
+    manner = direct(voice, task.delivery, is_partner=task.is_partner)
+    return _say(speaker, task.text, manner, task.delivery.speed, task.seed)
+
+
+def _say(speaker: Speaker, text: str, manner: Manner, speed: float, seed: int) -> Iterator[Event]:
+    noise = np.random.default_rng(seed)
     count = 0
-    for samples in model.stream(text, speed=task.delivery.speed, seed=task.seed):
-        if len(samples):
-            yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
-            count += len(samples)
+    for sentence in speaker.reader.read(text):
+        samples, durations = speaker.say(sentence, manner, speed, noise)
+        ends = count + SAMPLES_PER_DURATION * np.concatenate([[0], np.cumsum(durations)]).astype(int)
+        yield Marks(tuple(Word(span.word, int(ends[span.start]), int(ends[span.end])) for span in sentence.words))
+        yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
+        count += len(samples)
     yield Done(samples=count)
