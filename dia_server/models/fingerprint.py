@@ -8,13 +8,16 @@ from importlib.metadata import version
 
 import numpy as np
 
+from dia_server import __version__
+
 
 def fingerprint(model: str, *, packages: tuple[str, ...], revision: str, dtype: str, threads: int, slots: int) -> str:
-    """`<model>-<16 hex digits>`: a hash of the weights' revision, package versions, dtype, processor, threads, slots.
+    """`<model>-<16 hex digits>`: a hash of all versions, the weights' revision, dtype, processor, threads and slots.
 
     The processor counts by its instruction sets: vectorised kernels round differently from one set to the next.
     """
     parts = [
+        f"dia-server=={__version__}",
         revision,
         *(f"{package}=={version(package)}" for package in packages),
         dtype,
