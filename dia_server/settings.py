@@ -18,9 +18,11 @@ from dia_server.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "DIA_SERVER_"
 
-OPENAI_VOICES = (
-    "alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse", "marin", "cedar",
-)  # fmt: skip
+OPENAI_VOICES = {
+    "alloy": "raven", "ash": "robin", "ballad": "owl", "coral": "jay", "echo": "heron", "fable": "owl",
+    "nova": "skylark", "onyx": "heron", "sage": "swan", "shimmer": "jay", "verse": "robin", "marin": "skylark",
+    "cedar": "heron",
+}  # fmt: skip
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -59,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "default"
     voice_aliases: Annotated[dict[str, str], _meta("other names for voices; `{}` makes every unknown name a 404")] = (
-        msgspec.field(default_factory=lambda: dict.fromkeys(OPENAI_VOICES, "skylark"))
+        msgspec.field(default_factory=OPENAI_VOICES.copy)
     )
     lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
         default_factory=lambda: {"speech": Lane(processes=2)}

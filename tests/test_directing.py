@@ -9,6 +9,7 @@ import sys
 import wave
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from conftest import SENTENCE, Server, make_home
 from dia_server.errors import BadInput
+from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
 from dia_server.services.captions import srt
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
@@ -61,6 +63,16 @@ def test_every_word_of_the_vocabulary_is_understood(meaning: str) -> None:
 
 def test_instructions_of_any_size_are_read_at_once() -> None:
     assert understand("not very " * 20_000 + "x" * 100_000).understood == ()
+
+
+def test_the_page_lists_the_vocabulary_and_every_control() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "directing.md").read_text(encoding="utf-8")
+    for words in VOCABULARY.values():
+        assert f"| {', '.join(words)} |" in page
+    for control in (Prosody, Timbre):
+        for field in msgspec.inspect.type_info(control).fields:  # type: ignore[attr-defined]
+            low, high = (f"{bound:g}" for bound in (field.type.ge, field.type.le))
+            assert f"| `{field.encode_name}` | {low}, {high} |" in page
 
 
 @pytest.mark.parametrize("style", ["natural", "seed_based", "", "Whisper please"])
