@@ -77,8 +77,8 @@ STYLE_MANNERS = {
 
 # The other speaker of a voice that ties nobody to the tag: a man beside a woman or a child, a woman beside a man.
 DEEP_F0 = 0.8
-LOWER_PARTNER = Manner(prosody=Prosody(f0=0.6), timbre=Timbre(warp=0.87))
-HIGHER_PARTNER = Manner(prosody=Prosody(f0=1.7), timbre=Timbre(warp=1.15))
+LOWER_PARTNER = Manner(prosody=Prosody(f0=0.58), timbre=Timbre(warp=0.84))
+HIGHER_PARTNER = Manner(prosody=Prosody(f0=1.75), timbre=Timbre(warp=1.18, low_warp=1.15))
 
 
 def direct(voice: Manner, delivery: Delivery, *, is_partner: bool) -> Manner:
