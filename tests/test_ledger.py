@@ -52,6 +52,15 @@ def test_a_replay_that_differs_is_found_before_anything_new_passes(known: int, c
     assert new == b""
 
 
+@given(deaths=st.lists(st.integers(0, 6), max_size=5))
+def test_replays_pass_each_of_the_marks_once(deaths: list[int]) -> None:
+    ledger, heard = Ledger(), []
+    for died_after in [*deaths, 6]:
+        ledger.restart()
+        heard += [number for number in range(died_after) if ledger.accept_marks()]
+    assert heard == list(range(6))
+
+
 def test_a_gap_and_a_shorter_replay_are_mismatches() -> None:
     ledger = Ledger()
     ledger.accept(Audio(0, SAMPLES[:50].tobytes()))

@@ -31,6 +31,7 @@ MANIFEST = Manifest(
     engine="dia_server.models.noise.engine:load",
     options=NoiseOptions,
     sample_rate=44_100,
+    hop_length=441,
     licence="Apache-2.0",
     source="part of dia-server",
 )
