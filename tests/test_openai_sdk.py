@@ -102,7 +102,7 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_voice_objects_and_blanks_around_names(client: openai.OpenAI, wav: bytes) -> None:
-    for voice in ({"id": "skylark"}, " alloy "):
+    for voice in ({"id": "raven"}, " alloy "):
         answer = client.audio.speech.create(
             model="tts-1", voice=voice, input=TEXT, response_format="wav", extra_body={"seed": 7}
         )

@@ -43,7 +43,7 @@ def test_generate_speaks_like_the_openai_route(server: Server, path: str) -> Non
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"text": SENTENCE, "voice_id": "nobody"}, 404, "Voice 'nobody' not found. Available voices: ['pieces', "),
+        ({"text": SENTENCE, "voice_id": "nobody"}, 404, "Voice 'nobody' not found. Available voices: ['finch', "),
         ({"text": "", "voice_id": "skylark"}, 400, "speak"),
         ({"voice_id": "skylark"}, 400, "'text' is required"),
         ({"text": SENTENCE}, 400, "'voice_id' is required"),

@@ -170,7 +170,10 @@ def test_a_folder_may_vanish_and_return(folder: Path) -> None:
 def test_starters_come_into_a_new_home(tmp_path: Path) -> None:
     install_starters(tmp_path / "voices")
     store = VoiceStore(tmp_path / "voices")
-    assert dict(store.list()) == {"skylark": Voice()}
+    assert set(store.list()) == {
+        *("finch", "heron", "jay", "nightjar", "owl", "raven", "robin", "skylark", "swan", "wren")
+    }
+    assert store.get("skylark") == Voice(models={"hibari": {}})
     assert store.problems == {}
     assert [path.name for path in tmp_path.iterdir()] == ["voices"]
     assert (tmp_path / "voices").stat().st_mode & 0o777 == 0o777 & ~_umask()
