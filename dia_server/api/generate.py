@@ -9,6 +9,8 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.types import ASGIApp
 
+from dia_server.api.access import RATED
+from dia_server.api.documents import AudioOperation, failures
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput
@@ -30,7 +32,14 @@ class GenerateBody(Sampling, kw_only=True):
     ] = None
 
 
-@post(["/generate", "/v1/generate"], status_code=200, summary="Speak a text (Dia)")
+@post(
+    ["/generate", "/v1/generate"],
+    status_code=200,
+    summary="Speak a text (Dia)",
+    responses=failures(400, 401, 404, 413, 415, 429, 500, 503),
+    operation_class=AudioOperation,
+    opt={RATED: True},
+)
 async def generate(
     request: Request[Any, Any, State],
     data: GenerateBody,
