@@ -101,7 +101,8 @@ class EventOperation(AudioOperation):
         answer = (self.responses or {})[str(HTTPStatus.OK.value)]
         assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - it is the one from above
         assert answer.content is not None  # noqa: S101 - likewise
-        answer.content["text/event-stream"] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
+        answer.content["text/event-stream"] = OpenAPIMediaType(schema=event)
 
 
 def _binary() -> OpenAPIMediaType:

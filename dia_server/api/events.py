@@ -73,7 +73,7 @@ def speak_in_events(
         has_begun = False
         told = 0
         try:
-            async with aclosing(_with_pings(speech.stream(plan, account))) as chunks:
+            async with aclosing(with_pings(speech.stream(plan, account))) as chunks:
                 async for chunk in chunks:
                     if with_words and len(account.words) > told:
                         yield _event(Words(account.words[told:]))
@@ -92,7 +92,7 @@ def speak_in_events(
     return StreamedAnswer(events(), headers, whole=False)
 
 
-async def _with_pings(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes | None, None]:
+async def with_pings(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes | None, None]:
     """The chunks, and None whenever the next one takes long; the first one is waited for, since it may still fail."""
 
     async def following() -> bytes | None:

@@ -22,8 +22,10 @@ from dia_server.settings import Settings
 class GenerateBody(Sampling, kw_only=True):
     """The Dia contract's fields; unknown ones are ignored."""
 
-    text: Annotated[str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns")]
-    voice_id: str
+    text: Annotated[
+        str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns", examples=["[S1] Is it ready?"])
+    ]
+    voice_id: Annotated[str, msgspec.Meta(description="id or alias of a voice", examples=["alloy"])]
     response_format: AudioFormat | None = None
     speed: Speed | None = None
     role: Annotated[

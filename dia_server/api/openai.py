@@ -19,6 +19,7 @@ from dia_server.models import registry
 from dia_server.services.plan import SpeechRequest
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
+from dia_server.voices.store import VoiceStore
 
 
 class VoiceReference(msgspec.Struct):
@@ -49,8 +50,16 @@ class SpeechOptions(Sampling, kw_only=True):
 class SpeechBody(SpeechOptions, kw_only=True):
     """OpenAI's fields, and the Dia server's; unknown ones are ignored."""
 
-    input: Annotated[str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns")]
-    voice: Annotated[str | VoiceReference, msgspec.Meta(description="id or alias of a voice")]
+    input: Annotated[
+        str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns", examples=["[S1] Is it ready?"])
+    ]
+    voice: Annotated[
+        str | VoiceReference | None,
+        msgspec.Meta(
+            description="id or alias of a voice; may be absent where `model` is one, as LocalAI's clients do",
+            examples=["alloy"],
+        ),
+    ] = None
     params: Annotated[
         SpeechOptions | None, msgspec.Meta(description="values for fields that are absent or null beside it")
     ] = None
@@ -100,7 +109,7 @@ class AudioModelList(msgspec.Struct):
     opt={RATED: True},
 )
 async def create_speech(
-    request: Request[Any, Any, State], data: SpeechBody, speech: Speech, settings: Settings
+    request: Request[Any, Any, State], data: SpeechBody, speech: Speech, voices: VoiceStore, settings: Settings
 ) -> ASGIApp:
     """Speak `input` in a voice; the audio starts as soon as the first sentence is there."""
     in_events = data.stream_format == "sse"
@@ -109,12 +118,12 @@ async def create_speech(
             "timestamp_granularities needs stream_format 'sse': audio alone can't carry times",
             param="timestamp_granularities",
         )
-    model = data.model or "dia"
-    audio_format = data.response_format or ("wav" if model == "dia" else "mp3")
+    audio_format = data.response_format or ("wav" if data.model in (None, "", "dia") else "mp3")
     streamed = bool(data.stream) or data.stream_format is not None or audio_format != "wav"
+    voice, model = _voice_and_model(data, voices, settings)
     wanted = SpeechRequest(
         text=data.input,
-        voice=data.voice if isinstance(data.voice, str) else data.voice.id,
+        voice=voice,
         format=audio_format,
         model=model,
         speed=data.speed or 1.0,
@@ -126,6 +135,19 @@ async def create_speech(
         with_words = bool(data.timestamp_granularities)
         return speak_in_events(request, wanted, speech=speech, settings=settings, with_words=with_words)
     return speak(request, wanted, speech=speech, settings=settings, whole=not streamed)
+
+
+def _voice_and_model(data: SpeechBody, voices: VoiceStore, settings: Settings) -> tuple[str, str]:
+    """The names of both.
+
+    Raises:
+        BadInput: no voice is named.
+    """
+    if data.voice is not None:
+        return data.voice if isinstance(data.voice, str) else data.voice.id, data.model or "dia"
+    if data.model and (data.model in voices.list() or data.model in settings.voice_aliases):
+        return data.model, "dia"
+    raise BadInput("'voice' is required", param="voice")
 
 
 @get("/v1/models", summary="List models", security=OPEN, responses=failures(401), sync_to_thread=False)
