@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     write_timeout: Annotated[
         Seconds,
         _meta(
-            "seconds that a client may read nothing of an answer that waits for it before it loses the connection; "
+            "seconds that the rest of an answer may wait behind full buffers before the client loses the connection; "
             "leaves time to pause a player, but not to keep one of max_clips for good"
         ),
     ] = 300.0
