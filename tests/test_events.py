@@ -56,6 +56,21 @@ def test_the_count_of_frames_is_the_length_of_the_clip(server: Server) -> None:
     assert found[-1]["usage"]["output_tokens"] == -(-samples // hop)
 
 
+def test_words_are_told_before_they_are_heard(server: Server) -> None:
+    answer = server.speak(TEXT, seed=7, stream_format="sse", response_format="pcm", timestamp_granularities=["word"])
+    words: list[dict[str, Any]] = []
+    heard = 0.0
+    for event in parse(answer.text):
+        if event["type"] == "speech.audio.words":
+            assert all(word["start"] >= heard - 0.001 for word in event["words"])
+            words += event["words"]
+        elif event["type"] == "speech.audio.delta":
+            heard += len(b64decode(event["audio"])) / 48_000
+    assert " ".join(word["word"] for word in words) == TEXT.replace("[S2] ", "")
+    assert [word["start"] for word in words] == sorted(word["start"] for word in words)
+    assert all(word["start"] < word["end"] <= heard for word in words)
+
+
 def test_http_1_0_clients_get_all_events_at_once(server: Server) -> None:
     body = json.dumps({"input": SENTENCE, "voice": "skylark", "seed": 7, "stream_format": "sse"}).encode()
     host, port = server.url.removeprefix("http://").split(":")
