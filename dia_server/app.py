@@ -17,7 +17,7 @@ from litestar.types import ASGIApp
 
 from dia_server import __version__
 from dia_server.api import documents, errors, generate, openai, system, voices
-from dia_server.api.access import KeyGuard, RateGuard
+from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
 from dia_server.api.bodies import JsonBody
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
@@ -78,7 +78,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             HTTPException: errors.on_framework,
             Exception: errors.on_unexpected,
         },
-        guards=[KeyGuard(settings), RateGuard(settings)],
+        guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=_openapi(settings),

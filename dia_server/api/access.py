@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Iterable
 from hashlib import sha256
@@ -77,6 +78,24 @@ def _keys_in(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
         if key and len(values) == 1:
             keys.append(key)
     return keys
+
+
+class TurnGuard:
+    """Lets one request to a rated route begin per turn of the event loop.
+
+    Several hundred that come at once would else be read, planned and refused in one turn, and whoever only asks how the
+    server is would wait for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+        """Wait for the turn."""
+        del connection
+        if handler.opt.get(RATED):
+            async with self._turn:
+                await asyncio.sleep(0)
 
 
 class RateGuard:

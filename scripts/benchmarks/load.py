@@ -87,6 +87,7 @@ class Client(asyncio.Protocol):
         """Hang up."""
         if self._transport is not None:
             self._transport.abort()
+            self._transport = None
 
 
 async def main(port: int, count: int, seconds: float, body: bytes) -> None:
