@@ -16,8 +16,11 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
 from dia_server import __version__
-from dia_server.api import errors, generate, openai, system, voices
+from dia_server.api import documents, errors, generate, openai, system, voices
+from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
 from dia_server.api.bodies import JsonBody
+from dia_server.api.cors import Cors
+from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
@@ -30,6 +33,12 @@ SWAGGER = "/schema/assets"
 
 def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
     """The application over an opened home and a running pool."""
+    routes = create_routes(settings, home, pool)
+    return RequestLog(HeadAsGet(Cors(routes, settings.cors_origins)))
+
+
+def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
+    """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
 
@@ -38,13 +47,18 @@ def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
         yield
         speech.close()
 
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             openai.create_speech,
             openai.list_models,
             openai.get_model,
+            openai.list_audio_models,
             generate.generate,
             voices.list_voices,
+            voices.list_audio_voices,
+            voices.list_voices_of_model,
+            voices.voice_mappings,
+            voices.voice_mapping_list,
             system.root,
             system.health,
             system.workers,
@@ -64,12 +78,12 @@ def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
             HTTPException: errors.on_framework,
             Exception: errors.on_unexpected,
         },
+        guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
-        openapi_config=_openapi(),
+        openapi_config=_openapi(settings),
         logging_config=None,
     )
-    return RequestLog(app)
 
 
 def _swagger_folder() -> Path:
@@ -80,10 +94,12 @@ def _swagger_folder() -> Path:
     return Path(package.origin).parent / "dist"
 
 
-def _openapi() -> OpenAPIConfig:
+def _openapi(settings: Settings) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="dia-server",
         version=__version__,
+        components=documents.KEYS,
+        security=documents.ANY_KEY if settings.api_keys else None,
         path="/schema",
         render_plugins=[
             SwaggerRenderPlugin(

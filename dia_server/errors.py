@@ -42,6 +42,13 @@ class NothingToSpeak(BadInput):
     code = "nothing_to_speak"
 
 
+class NotAuthenticated(DiaServerError):
+    """The route wants an API key, and the request brings none that counts."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
 class UnsupportedMediaType(DiaServerError):
     """The body is not of the content type that the route takes."""
 
@@ -77,6 +84,13 @@ class Unavailable(DiaServerError):
     def __init__(self, message: str, *, retry_after: int = 1, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    """The caller has made as many requests as the settings allow."""
+
+    status = 429
+    code = "rate_limit_exceeded"
 
 
 class QueueFull(Unavailable):

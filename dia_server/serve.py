@@ -97,15 +97,17 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket, stoppe
     async with running_pool(settings) as pool:
         # The web framework takes half a second to import, in which the workers already load their models.
         await asyncio.sleep(0)
-        from dia_server.api.head_limit import protocol_with_head_limit
+        from dia_server.api.protocol import bounded_protocol
         from dia_server.app import create_app
 
         config = uvicorn.Config(
             create_app(settings, home, pool),
-            http=protocol_with_head_limit(settings.max_head_bytes),
+            http=bounded_protocol(settings),
             log_config=None,
             access_log=False,
             server_header=False,
+            # Else clients on this machine could choose their address by `X-Forwarded-For`.
+            proxy_headers=False,
         )
         banner = BANNER.format(version=__version__, url=_url(listener))
         if not stopped.is_set():

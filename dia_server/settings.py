@@ -26,6 +26,9 @@ OPENAI_VOICES = {
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+# What an `Authorization` header can carry as a bearer's token.
+Key = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$")]
+Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/*\s]+(:\*)?)$")]
 
 
 def _meta(description: str) -> msgspec.Meta:
@@ -53,6 +56,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Annotated[int, msgspec.Meta(ge=0, le=65535), _meta("port to listen on; 0 takes a free one and prints it")] = (
         7860
     )
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        _meta(
+            "pages that browsers let read the answers, by scheme, host and port; the port may be `*`, which stands for "
+            "none too; `*` alone is every page; `[]` is none"
+        ),
+    ] = ("http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*")
+    api_keys: Annotated[
+        tuple[Key, ...],
+        _meta("keys that clients send as `Authorization: Bearer …` or `X-API-Key`; `[]` takes everyone"),
+    ] = ()
+    protect_lists: Annotated[
+        bool, _meta("want a key for the lists of models and voices too; some clients send none there")
+    ] = False
+    requests_per_minute: Annotated[
+        Positive | None,
+        _meta(
+            "speech requests that a key, or without keys an address, may make in a minute, at once or spread; one "
+            "more is a 429 with Retry-After; null is no limit"
+        ),
+    ] = None
     engine: Annotated[str, _meta("the default model: a model's name, or `auto` for the best that runs here")] = "auto"
     unknown_models: Annotated[
         Literal["default", "refuse"],
@@ -75,6 +99,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_head_bytes: Annotated[
         Positive, _meta("largest request line with all headers; what browsers send is a tenth")
     ] = 65_536
+    request_timeout: Annotated[
+        Seconds,
+        _meta(
+            "seconds in which a request must have arrived, head and body; whoever takes longer only holds a connection"
+        ),
+    ] = 60.0
+    write_timeout: Annotated[
+        Seconds,
+        _meta(
+            "seconds that the rest of an answer may wait behind full buffers before the client loses the connection; "
+            "leaves time to pause a player, but not to keep one of max_clips for good"
+        ),
+    ] = 300.0
     segment_characters: Annotated[
         Positive,
         _meta("longest segment, about 20 s of speech; bounds memory and waiting; changes what a seed sounds like"),

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.common import Benchmark, machine
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-NAMES = ("overhead", "requests", "encoders", "replay", "slow_readers", "footprint")
+NAMES = ("overhead", "requests", "encoders", "replay", "slow_readers", "overload", "footprint")
 EXAMPLES = """\
 examples:
   make bench                                  everything, about 8 minutes

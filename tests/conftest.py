@@ -41,6 +41,7 @@ class Server:
         self.home = home
         self.process = process
         self.banner = ""
+        self.headers: dict[str, str] = {}
         self.url = self._wait_for_url()
         # Whoever stops reading a pipe stops its writer.
         self._reader = threading.Thread(target=self._read_rest)
@@ -70,10 +71,13 @@ class Server:
         return (self.home / "stderr.log").read_text(encoding="utf-8")
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60, **options)
+        return httpx.get(self.url + path, timeout=60, **self._with_headers(options))
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=120, **options)
+        return httpx.post(self.url + path, json=body, timeout=120, **self._with_headers(options))
+
+    def _with_headers(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"headers": self.headers | options.get("headers", {})}
 
     def speak(self, text: str = SENTENCE, voice: str = "skylark", **fields: Any) -> httpx.Response:
         return self.post("/v1/audio/speech", {"input": text, "voice": voice, **fields})

@@ -119,7 +119,13 @@ def test_voice_objects_and_blanks_around_names(client: openai.OpenAI, wav: bytes
         ({"input": "a" * 4097}, openai.BadRequestError, "input", "invalid_value"),
         ({"extra_body": {"seed": -2}}, openai.BadRequestError, "seed", "invalid_value"),
         ({"extra_body": {"temperature": 3}}, openai.BadRequestError, "temperature", "invalid_value"),
-        ({"stream_format": "sse"}, openai.BadRequestError, "stream_format", "invalid_value"),
+        ({"extra_body": {"params": {"seed": "7"}}}, openai.BadRequestError, "params.seed", "invalid_value"),
+        (
+            {"extra_body": {"timestamp_granularities": ["word"]}},
+            openai.BadRequestError,
+            "timestamp_granularities",
+            "invalid_value",
+        ),
     ],
 )
 def test_errors_are_the_clients_own_classes(

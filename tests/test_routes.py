@@ -184,7 +184,7 @@ def test_the_routes_page_needs_no_other_host(server: Server) -> None:
     body = document["paths"]["/v1/audio/speech"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/SpeechBody"}
     speech = document["components"]["schemas"]["SpeechBody"]
-    assert speech["required"] == ["input", "voice"]
+    assert speech["required"] == ["input"]
 
 
 def test_request_ids(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,42 @@ def test_a_failure_after_the_first_byte_cuts_the_connection(rude: Server) -> Non
             for _ in answer.iter_raw():
                 pass
     wait_until(lambda: "stream broken" in rude.log())
+
+
+def events(server: Server, text: str, **fields: object) -> Iterator[dict[str, Any]]:
+    body = speech(text) | {"stream_format": "sse", **fields}
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=30) as answer:
+        assert answer.status_code == 200
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def test_a_failure_after_the_first_event_is_an_event_and_cuts_the_connection(rude: Server) -> None:
+    coming = events(rude, "Hello. Raise.")
+    assert next(coming)["type"] == "speech.audio.delta"
+    found = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        found.extend(coming)
+    assert found[-1]["error"] == {
+        "message": "The model failed on this text; the server's log says why",
+        "type": "server_error",
+        "param": None,
+        "code": "generation_failed",
+    }
+
+
+def test_words_come_before_the_audio_that_they_are_heard_in(rude: Server) -> None:
+    text = "Hello. Again."
+    told = list(events(rude, text, timestamp_granularities=["word"], speed=2))
+    assert [event["type"].removeprefix("speech.audio.") for event in told[:2]] == ["words", "delta"]
+    words = [word for event in told if event["type"] == "speech.audio.words" for word in event["words"]]
+    assert [word["word"] for word in words] == ["Hello.", "Again."]
+    # A second each, at twice the pace.
+    assert words[0] | {"end": 0.5} == {"word": "Hello.", "start": 0.0, "end": 0.5}
+    assert words[1]["start"] >= 0.5
+    assert words[1]["end"] == pytest.approx(words[1]["start"] + 0.5, abs=0.002)
+    assert all(event["type"] != "speech.audio.words" for event in events(rude, text))
 
 
 def speech(text: str) -> dict[str, str]:

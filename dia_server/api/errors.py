@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.types import Scope
 
 from dia_server.api.dialect import dialect_of
 from dia_server.errors import BadInput, DiaServerError
@@ -19,6 +20,8 @@ log = structlog.get_logger(__name__)
 def on_expected(request: Request[Any, Any, Any], error: DiaServerError) -> Response[bytes]:
     """An error of ours."""
     headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.final:
@@ -38,6 +41,8 @@ def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
         case HTTPStatus.METHOD_NOT_ALLOWED:
             ours = DiaServerError(f"{path[:200]} does not take {method}; see /schema for what it takes")
             ours.code = "method_not_allowed"
+            if "GET" in headers.get("allow", ""):
+                headers["allow"] += ", HEAD"
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             ours = DiaServerError("The body is larger than the settings allow")
             ours.code = "body_too_large"
@@ -57,10 +62,19 @@ def _invalid(error: HTTPException) -> BadInput:
 
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A bug: the client gets an id that the log has too."""
-    generation_id = request.scope["state"].get("generation_id")
-    log.error("unexpected error", exc_info=error, generation_id=generation_id)
-    ours = DiaServerError(f"Internal error; the server's log has more under generation id {generation_id}")
-    return _answer(request, ours, HTTPStatus.INTERNAL_SERVER_ERROR, {"x-should-retry": "false"})
+    log.error("unexpected error", exc_info=error, generation_id=request.scope["state"].get("generation_id"))
+    return _answer(request, _internal(request.scope), HTTPStatus.INTERNAL_SERVER_ERROR, {"x-should-retry": "false"})
+
+
+def envelope(scope: Scope, error: Exception) -> dict[str, Any]:
+    """The body that tells of an error in the words of the family that the request's path belongs to."""
+    ours = error if isinstance(error, DiaServerError) else _internal(scope)
+    return dialect_of(scope["path"]).envelope(ours, ours.status)
+
+
+def _internal(scope: Scope) -> DiaServerError:
+    generation_id = scope["state"].get("generation_id")
+    return DiaServerError(f"Internal error; the server's log has more under generation id {generation_id}")
 
 
 def _answer(

@@ -9,6 +9,8 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.types import ASGIApp
 
+from dia_server.api.access import RATED
+from dia_server.api.documents import AudioOperation, failures
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput
@@ -20,8 +22,10 @@ from dia_server.settings import Settings
 class GenerateBody(Sampling, kw_only=True):
     """The Dia contract's fields; unknown ones are ignored."""
 
-    text: Annotated[str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns")]
-    voice_id: str
+    text: Annotated[
+        str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns", examples=["[S1] Is it ready?"])
+    ]
+    voice_id: Annotated[str, msgspec.Meta(description="id or alias of a voice", examples=["alloy"])]
     response_format: AudioFormat | None = None
     speed: Speed | None = None
     role: Annotated[
@@ -30,7 +34,14 @@ class GenerateBody(Sampling, kw_only=True):
     ] = None
 
 
-@post(["/generate", "/v1/generate"], status_code=200, summary="Speak a text (Dia)")
+@post(
+    ["/generate", "/v1/generate"],
+    status_code=200,
+    summary="Speak a text (Dia)",
+    responses=failures(400, 401, 404, 413, 415, 429, 500, 503),
+    operation_class=AudioOperation,
+    opt={RATED: True},
+)
 async def generate(
     request: Request[Any, Any, State],
     data: GenerateBody,

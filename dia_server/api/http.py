@@ -1,4 +1,4 @@
-"""Audio answers: their headers, their end when the listener leaves, and their break when the clip fails."""
+"""Generated answers: their headers, their end when the listener leaves, and their break when the clip fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dia_server.settings import Settings
 log = structlog.get_logger(__name__)
 
 
-class AudioAnswer:
+class StreamedAnswer:
     """An ASGI answer of generated chunks.
 
     The headers go out with the first chunk, so that whatever fails before it has its own status. A failure later cuts
@@ -101,33 +101,45 @@ def speak(
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan = speech.plan(wanted)
-    account = Account()
-    generation_id = request.scope["state"]["generation_id"]
-    request.scope["state"]["log"] |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}
+    plan, account = begin(request, wanted, speech)
+    kind = FORMATS[plan.format]
 
     def headers() -> dict[str, str]:
-        fields = _headers_of(plan)
+        fields = {
+            "Content-Type": kind.content_type,
+            "Content-Disposition": f"attachment; filename=speech.{kind.extension}",
+            **headers_of(plan, request, settings),
+        }
         if whole:
             fields["X-Audio-Duration"] = f"{account.seconds:.3f}"
-        if settings.debug_mode:
-            fields["X-Generation-ID"] = generation_id
         return fields
 
     chunks = speech.whole(plan, account) if whole else speech.stream(plan, account)
-    return AudioAnswer(chunks, headers, whole=whole)
+    return StreamedAnswer(chunks, headers, whole=whole)
 
 
-def _headers_of(plan: Plan) -> dict[str, str]:
-    kind = FORMATS[plan.format]
-    fields = {
-        "Content-Type": kind.content_type,
-        "Content-Disposition": f"attachment; filename=speech.{kind.extension}",
-        "X-Seed": str(plan.seed),
-        "X-Model": plan.model,
-    }
+def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: Speech) -> tuple[Plan, Account]:
+    """The plan of a request and its account, which the request's log line will show.
+
+    Raises:
+        DiaServerError: the request can't be served.
+    """
+    plan = speech.plan(wanted)
+    account = Account()
+    fields = request.scope["state"]["log"]
+    fields |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}
+    if wanted.instructions:
+        fields["understood"] = plan.understood
+    return plan, account
+
+
+def headers_of(plan: Plan, request: Request[Any, Any, Any], settings: Settings) -> dict[str, str]:
+    """What an answer's headers say about its plan, whatever its body is."""
+    fields = {"X-Seed": str(plan.seed), "X-Model": plan.model}
     if plan.unused:
         fields["X-Unused-Parameters"] = ", ".join(plan.unused)
     if plan.warning:
         fields["Warning"] = f'299 dia-server "{plan.warning}"'
+    if settings.debug_mode:
+        fields["X-Generation-ID"] = request.scope["state"]["generation_id"]
     return fields

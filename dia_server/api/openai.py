@@ -9,6 +9,9 @@ from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.types import ASGIApp
 
+from dia_server.api.access import RATED
+from dia_server.api.documents import OPEN, EventOperation, failures
+from dia_server.api.events import speak_in_events
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
@@ -16,6 +19,7 @@ from dia_server.models import registry
 from dia_server.services.plan import SpeechRequest
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
+from dia_server.voices.store import VoiceStore
 
 
 class VoiceReference(msgspec.Struct):
@@ -24,11 +28,9 @@ class VoiceReference(msgspec.Struct):
     id: str
 
 
-class SpeechBody(Sampling, kw_only=True):
-    """OpenAI's fields, and the Dia server's; unknown ones are ignored."""
+class SpeechOptions(Sampling, kw_only=True):
+    """The fields that a request may leave out."""
 
-    input: Annotated[str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns")]
-    voice: Annotated[str | VoiceReference, msgspec.Meta(description="id or alias of a voice")]
     model: Annotated[str | None, msgspec.Meta(description="absent or `dia`: the default model")] = None
     response_format: Annotated[
         AudioFormat | None,
@@ -37,9 +39,36 @@ class SpeechBody(Sampling, kw_only=True):
     speed: Speed | None = None
     instructions: str | None = None
     stream_format: Literal["audio", "sse"] | None = None
+    timestamp_granularities: Annotated[
+        list[Literal["word"]] | None, msgspec.Meta(description="with `sse`: events that tell when each word is heard")
+    ] = None
     stream: Annotated[
         bool | None, msgspec.Meta(description="send wav as it is made, with open sizes in its header")
     ] = None
+
+
+class SpeechBody(SpeechOptions, kw_only=True):
+    """OpenAI's fields, and the Dia server's; unknown ones are ignored."""
+
+    input: Annotated[
+        str, msgspec.Meta(description="the text; `[S1]` and `[S2]` mark turns", examples=["[S1] Is it ready?"])
+    ]
+    voice: Annotated[
+        str | VoiceReference | None,
+        msgspec.Meta(
+            description="id or alias of a voice; may be absent where `model` is one, as LocalAI's clients do",
+            examples=["alloy"],
+        ),
+    ] = None
+    params: Annotated[
+        SpeechOptions | None, msgspec.Meta(description="values for fields that are absent or null beside it")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Take from `params` what is lacking."""
+        for name in SpeechOptions.__struct_fields__ if self.params else ():
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(self.params, name))
 
 
 class ModelCard(msgspec.Struct):
@@ -58,47 +87,91 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
-@post("/v1/audio/speech", status_code=200, summary="Speak a text")
+class ModelName(msgspec.Struct):
+    """A model as lists of audio models name it."""
+
+    id: str
+    name: str
+
+
+class AudioModelList(msgspec.Struct):
+    """The models as Open WebUI asks for them."""
+
+    models: list[ModelName]
+
+
+@post(
+    "/v1/audio/speech",
+    status_code=200,
+    summary="Speak a text",
+    responses=failures(400, 401, 404, 413, 415, 429, 500, 503),
+    operation_class=EventOperation,
+    opt={RATED: True},
+)
 async def create_speech(
-    request: Request[Any, Any, State], data: SpeechBody, speech: Speech, settings: Settings
+    request: Request[Any, Any, State], data: SpeechBody, speech: Speech, voices: VoiceStore, settings: Settings
 ) -> ASGIApp:
     """Speak `input` in a voice; the audio starts as soon as the first sentence is there."""
-    if data.stream_format == "sse":
-        raise BadInput("stream_format 'sse' is not available; use 'audio'", param="stream_format")
-    model = data.model or "dia"
-    audio_format = data.response_format or ("wav" if model == "dia" else "mp3")
+    in_events = data.stream_format == "sse"
+    if data.timestamp_granularities and not in_events:
+        raise BadInput(
+            "timestamp_granularities needs stream_format 'sse': audio alone can't carry times",
+            param="timestamp_granularities",
+        )
+    audio_format = data.response_format or ("wav" if data.model in (None, "", "dia") else "mp3")
     streamed = bool(data.stream) or data.stream_format is not None or audio_format != "wav"
-    return speak(
-        request,
-        SpeechRequest(
-            text=data.input,
-            voice=data.voice if isinstance(data.voice, str) else data.voice.id,
-            format=audio_format,
-            model=model,
-            speed=data.speed or 1.0,
-            seed=data.chosen_seed(),
-            instructions=data.instructions or "",
-            parameters=data.parameters(),
-        ),
-        speech=speech,
-        settings=settings,
-        whole=not streamed,
+    voice, model = _voice_and_model(data, voices, settings)
+    wanted = SpeechRequest(
+        text=data.input,
+        voice=voice,
+        format=audio_format,
+        model=model,
+        speed=data.speed or 1.0,
+        seed=data.chosen_seed(),
+        instructions=data.instructions or "",
+        parameters=data.parameters(),
     )
+    if in_events:
+        with_words = bool(data.timestamp_granularities)
+        return speak_in_events(request, wanted, speech=speech, settings=settings, with_words=with_words)
+    return speak(request, wanted, speech=speech, settings=settings, whole=not streamed)
 
 
-@get("/v1/models", summary="List models", sync_to_thread=False)
+def _voice_and_model(data: SpeechBody, voices: VoiceStore, settings: Settings) -> tuple[str, str]:
+    """The names of both.
+
+    Raises:
+        BadInput: no voice is named.
+    """
+    if data.voice is not None:
+        return data.voice if isinstance(data.voice, str) else data.voice.id, data.model or "dia"
+    if data.model and (data.model in voices.list() or data.model in settings.voice_aliases):
+        return data.model, "dia"
+    raise BadInput("'voice' is required", param="voice")
+
+
+@get("/v1/models", summary="List models", security=OPEN, responses=failures(401), sync_to_thread=False)
 def list_models() -> ModelList:
     """The installed models; `dia` is the default one, whichever it is."""
-    return ModelList([_card("dia"), *(_card(name) for name in registry.manifests() if name != "dia")])
+    return ModelList([_card(name) for name in _names()])
 
 
-@get("/v1/models/{model:str}", summary="One model", sync_to_thread=False)
+@get("/v1/models/{model:str}", summary="One model", responses=failures(400, 401, 404), sync_to_thread=False)
 def get_model(model: str) -> ModelCard:
     """One model of the list."""
-    if model != "dia" and model not in registry.manifests():
-        known = ", ".join(["dia", *registry.manifests()])
-        raise ModelNotFound(f"Model '{model[:100]}' not found. Models: {known}", param="model")
+    if model not in _names():
+        raise ModelNotFound(f"Model '{model[:100]}' not found. Models: {', '.join(_names())}", param="model")
     return _card(model)
+
+
+@get("/v1/audio/models", summary="List models by name", security=OPEN, responses=failures(401), sync_to_thread=False)
+def list_audio_models() -> AudioModelList:
+    """The same models, as Open WebUI asks for them."""
+    return AudioModelList([ModelName(id=name, name=name) for name in _names()])
+
+
+def _names() -> list[str]:
+    return ["dia", *(name for name in registry.manifests() if name != "dia")]
 
 
 def _card(name: str) -> ModelCard:

@@ -20,6 +20,8 @@ REQUEST = (
     "Content-Length: {length}\r\n\r\n"
 )
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+# Refusals carry a Retry-After of at least that much, which OpenAI's clients obey.
+RETRY_SECONDS = 1.0
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -32,7 +34,7 @@ class Answer(NamedTuple):
 
 
 class Client(asyncio.Protocol):
-    """Sends its request again as soon as the answer is there."""
+    """Sends its request again as soon as the answer is there, or a second after a refusal."""
 
     def __init__(self, request: bytes, answers: list[Answer]) -> None:
         self._request = request
@@ -60,7 +62,10 @@ class Client(asyncio.Protocol):
         )
         if self._size == self._end or (self._end == 0 and self._tail == LAST_CHUNK):
             self._answers.append(Answer(time.perf_counter() - self._started, self._size, self._is_ok))
-            self._send()
+            if self._is_ok:
+                self._send()
+            else:
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._send)
 
     def _find_end(self, data: bytes) -> None:
         """Read the size of the answer out of its head; 0 when it comes in chunks."""
@@ -82,6 +87,7 @@ class Client(asyncio.Protocol):
         """Hang up."""
         if self._transport is not None:
             self._transport.abort()
+            self._transport = None
 
 
 async def main(port: int, count: int, seconds: float, body: bytes) -> None:

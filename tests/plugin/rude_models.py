@@ -9,7 +9,7 @@ from typing import NoReturn
 import msgspec
 
 from dia_server.models.protocol import Engine, Manifest, Sequential
-from dia_server.tasks import Audio, Done, Event, Task
+from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
 
 SECOND = b"\x00\x00\x80\x3e" * 24_000
 
@@ -60,6 +60,7 @@ def speak(task: Task) -> Iterator[Event]:
         while True:
             time.sleep(0.01)
             yield Audio(0, b"")
+    yield Marks((Word(task.text, 0, 24_000),))
     yield Audio(0, SECOND)
     if word == "die":
         os.kill(os.getpid(), signal.SIGKILL)

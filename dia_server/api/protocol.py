@@ -1,0 +1,101 @@
+"""Bounds on a connection that uvicorn doesn't have: the size of a head, and the patience with a silent client."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from dia_server.settings import Settings
+
+
+def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol within `max_head_bytes`, `request_timeout` and `write_timeout`."""
+
+    class BoundedProtocol(_PatientProtocol):
+        max_head_bytes = settings.max_head_bytes
+        request_timeout = settings.request_timeout
+        write_timeout = settings.write_timeout
+
+    return BoundedProtocol
+
+
+class _PatientProtocol(HttpToolsProtocol):
+    max_head_bytes: int
+    request_timeout: float
+    write_timeout: float
+
+    _head_bytes = 0
+    _is_in_body = False
+    _arrival: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._arrival is None:
+            self._await_request()
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > self.max_head_bytes and not self._is_in_body and not self.transport.is_closing():
+            self.send_400_response(f"The head of the request is larger than {self.max_head_bytes} bytes")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._is_in_body, self._head_bytes = True, 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_body, self._head_bytes = False, 0
+        self._stop_waiting()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _await_request(self) -> None:
+        self._arrival = self.loop.call_later(self.request_timeout, self._request_is_late)
+
+    def _stop_waiting(self) -> None:
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+
+    def _request_is_late(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answering = cycle is not None and not cycle.more_body and not cycle.response_complete
+        if self.flow.read_paused or is_answering:
+            # The next request waits for us, not we for it.
+            self._await_request()
+        elif self._head_bytes or (cycle is not None and self._is_in_body and not cycle.response_started):
+            self._answer_408(f"The request has not arrived within {self.request_timeout:g} s")
+        else:
+            self.transport.close()
+
+    def _answer_408(self, message: str) -> None:
+        head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(message)}\r\n\r\n{message}".encode())
+        self.transport.close()
+
+    def _await_reader(self, waiting_bytes: int) -> None:
+        self._reading = self.loop.call_later(self.write_timeout, self._reader_is_late, waiting_bytes)
+
+    def _reader_is_late(self, waiting_bytes: int) -> None:
+        still_waiting = self.transport.get_write_buffer_size()
+        if still_waiting < waiting_bytes:
+            self._await_reader(still_waiting)
+        else:
+            self.transport.abort()

@@ -1,0 +1,52 @@
+"""The OpenAPI document says what the routes do: schemathesis sends what it allows and what it forbids."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import make_home, running_server
+
+KEY = "sk-0123456789"
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "unsupported_method",
+    "ignored_auth",
+)
+
+
+def run_schemathesis(home: Path, settings: dict[str, Any], headers: dict[str, str], examples: int) -> None:
+    noise = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
+    with running_server(make_home(home, {**noise, "voice_aliases": {"alloy": "static"}, **settings})) as server:
+        server.headers |= headers
+        server.wait_until_ready()
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json", "--seed", "1"]
+        command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples)]
+        for name, value in headers.items():
+            command += ["--header", f"{name}: {value}"]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=home, check=False)
+        assert found.returncode == 0, found.stdout
+        assert '"status":500' not in server.log()
+
+
+def test_routes_answer_as_documented(tmp_path: Path) -> None:
+    run_schemathesis(tmp_path, {}, {}, examples=8)
+
+
+def test_closed_routes_answer_as_documented(tmp_path: Path) -> None:
+    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, examples=8)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("keys", [[], [KEY]])
+def test_routes_answer_as_documented_for_long(tmp_path: Path, keys: list[str]) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"} if keys else {}
+    run_schemathesis(tmp_path, {"api_keys": keys}, headers, examples=300)

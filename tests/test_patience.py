@@ -1,0 +1,125 @@
+"""Clients that send or read too slowly lose their connection; patient ones keep it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
+
+SECONDS = 1.0
+HEAD = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = {
+        "request_timeout": SECONDS,
+        "write_timeout": SECONDS,
+        "engine": "noise",
+        "lanes": {"speech": {"models": ["noise"], "processes": 1}},
+    }
+    with running_server(make_home(tmp_path_factory.mktemp("hasty"), settings)) as server:
+        server.wait_until_ready()
+        yield server
+        assert '"level":"error"' not in server.log()
+
+
+def connect(server: Server, receive_buffer: int | None = None) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(20)
+    connection.connect((host, int(port)))
+    return connection
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    answer = b""
+    while data := connection.recv(65_536):
+        answer += data
+    return answer
+
+
+def request(voice: str, text: str = SENTENCE, tail: bytes = b"") -> bytes:
+    body = json.dumps({"input": text, "voice": voice, "stream": True, "seed": 1}).encode()
+    return HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body + tail)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"\r\n\r\n", b"HTTP/1.1 408 "),
+        (HEAD, b"HTTP/1.1 408 "),
+        (HEAD + b"Content-Length: 100\r\n\r\n{", b"HTTP/1.1 408 "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"HTTP/1.1 408 "),
+    ],
+)
+def test_a_request_that_does_not_arrive_is_not_waited_for(hasty: Server, sent: bytes, answer: bytes) -> None:
+    started = time.monotonic()
+    with connect(hasty) as connection:
+        connection.sendall(sent)
+        found = read_to_the_end(connection)
+    assert found.startswith(answer)
+    assert bool(found) == bool(answer)
+    assert SECONDS * 0.9 < time.monotonic() - started < SECONDS + 2
+
+
+@pytest.mark.parametrize("start", [HEAD + b"X: ", HEAD + b"Content-Length: 9999\r\n\r\n", b"\r\n"])
+def test_dripping_does_not_help(hasty: Server, start: bytes) -> None:
+    started = time.monotonic()
+    with connect(hasty) as connection, pytest.raises(ConnectionError):
+        connection.sendall(start)
+        while time.monotonic() - started < 10:
+            connection.sendall(b"\r\n" if start == b"\r\n" else b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - started < SECONDS + 2
+
+
+def test_an_answer_may_take_longer_than_its_request(hasty: Server) -> None:
+    started = time.monotonic()
+    with connect(hasty) as connection:
+        # Browsers of old send a line break behind the body.
+        connection.sendall(request("slow", SENTENCE * 3))
+        time.sleep(0.2)
+        connection.sendall(b"\r\n")
+        answer = read_to_the_end(connection)
+    assert time.monotonic() - started > SECONDS * 1.5
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_a_connection_is_kept_for_the_next_request(hasty: Server) -> None:
+    with connect(hasty) as connection:
+        for _ in range(3):
+            connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(SECONDS * 1.3)
+
+
+def aborted(server: Server) -> int:
+    lines = server.get("/metrics").text.splitlines()
+    return next((int(float(line.split()[1])) for line in lines if line.startswith('dia_streams_total{outcome="ab')), 0)
+
+
+def test_a_reader_who_stops_loses_the_connection_and_a_slow_one_does_not(hasty: Server) -> None:
+    before = aborted(hasty)
+    with connect(hasty, 4096) as stopped, connect(hasty) as slow:
+        for connection in (stopped, slow):
+            connection.sendall(request("static", SENTENCE * 90))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        deadline = time.monotonic() + 4 * SECONDS
+        while time.monotonic() < deadline:
+            slow.recv(262_144)
+            time.sleep(0.1)
+        wait_until(lambda: aborted(hasty) == before + 1)
+        # What the kernel had taken may still be read.
+        assert not read_to_the_end(stopped).endswith(b"\r\n0\r\n\r\n")
+        assert read_to_the_end(slow).endswith(b"\r\n0\r\n\r\n")
+    assert aborted(hasty) == before + 1
+    assert hasty.busy() == 0
