@@ -124,6 +124,6 @@ def _event(data: object) -> bytes:
 
 def _usage(wanted: SpeechRequest, plan: Plan, account: Account) -> Usage:
     text_bytes = len(wanted.text.encode())
-    samples = round(account.seconds * plan.sample_rate)
+    samples = round(account.seconds * plan.tempo * plan.sample_rate)
     frames = ceil(samples / registry.manifest(plan.model).hop_length)
     return Usage(text_bytes, frames, text_bytes + frames)
