@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from conftest import SENTENCE, Server, make_home
-from dia_server.errors import BadInput
+from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
 from dia_server.services.captions import srt
@@ -236,3 +236,9 @@ def test_a_model_without_marks_makes_no_captions(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no captions" in done.stderr
     assert not (tmp_path / "a.srt").exists()
+
+
+def test_an_alias_of_a_missing_voice_is_named(tmp_path: Path, voices: VoiceStore) -> None:
+    (tmp_path / "voices" / "raven.yaml").unlink()
+    with pytest.raises(VoiceNotFound, match=r"Voice 'alloy' stands for 'raven' \(voice_aliases\), which is not there"):
+        plan(voices, voice="alloy")

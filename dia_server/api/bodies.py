@@ -69,17 +69,39 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
+        raise _explain(str(error), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"The body is not valid JSON: {str(error) or 'nested too deeply'}") from None
 
 
-def _explain(message: str) -> BadInput:
+def _explain(message: str, body: Any) -> BadInput:
     """msgspec's message with the field in front, and as `param`."""
     at = _PATH.search(message)
     if missing := _MISSING.search(message):
         name = f"{at['path']}.{missing['field']}" if at else missing["field"]
         return BadInput(f"'{name}' is required", param=name)
     if at:
-        return BadInput(f"'{at['path']}': {message[: at.start()]}", param=at["path"])
+        hint = _choices(body, at["path"]) if message.startswith("Invalid enum value") else ""
+        return BadInput(f"'{at['path']}': {message[: at.start()]}{hint}", param=at["path"])
     return BadInput(message)
+
+
+def _choices(body: Any, path: str) -> str:
+    """The values that a field takes, which msgspec's message leaves out."""
+    kinds: list[Any] = [msgspec.inspect.type_info(body)]
+    for name in path.replace("[...]", ".[]").split("."):
+        kinds = [inner for kind in kinds for inner in _inside(kind, name)]
+    choices = [str(value) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for value in kind.values]
+    return f"; allowed are {', '.join(choices)}" if choices else ""
+
+
+def _inside(kind: Any, name: str) -> list[Any]:
+    """The types that a field, or `[]` for an array's items, may have; those of a union apart."""
+    match kind:
+        case msgspec.inspect.StructType():
+            inner = [field.type for field in kind.fields if field.encode_name == name]
+        case msgspec.inspect.ListType() if name == "[]":
+            inner = [kind.item_type]
+        case _:
+            inner = []
+    return [each for item in inner for each in getattr(item, "types", (item,))]

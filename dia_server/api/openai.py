@@ -166,8 +166,13 @@ def get_model(model: str) -> ModelCard:
 
 @get("/v1/audio/models", summary="List models by name", security=OPEN, responses=failures(401), sync_to_thread=False)
 def list_audio_models() -> AudioModelList:
-    """The same models, as Open WebUI asks for them."""
-    return AudioModelList([ModelName(id=name, name=name) for name in _names()])
+    """The models for a menu, as Open WebUI asks for them.
+
+    `dia` is left out: it would answer in wav, which Open WebUI needs an FFmpeg of its own for.
+    """
+    return AudioModelList(
+        [ModelName(id=name, name=name) for name, manifest in registry.manifests().items() if not manifest.for_tests]
+    )
 
 
 def _names() -> list[str]:

@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
         directable: the other fields of `Delivery` that the model acts on.
+        for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
         beat_seconds: longest time that one step may take before the worker counts as hung.
     """
@@ -77,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
     directable: frozenset[str] = frozenset()
+    for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
     beat_seconds: float = 10.0
 

@@ -99,8 +99,8 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """At least one worker takes tasks."""
-        return any(place.state == "up" for place in self.places)
+        """At least one worker has a model and takes tasks."""
+        return any(place.state == "up" and place.models for place in self.places)
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""

@@ -193,7 +193,7 @@ class Place:
                 self._come_up()
             case LoadFailed(model=model, message=message):
                 self.errors[model] = message
-                self._drop(model, ModelUnavailable(f"Model '{model}' can't be loaded: {message}", retry_after=30))
+                self._drop(model, _not_loaded(model, message))
                 self._come_up()
             case Report(attempt=number, event=event):
                 self._report(number, event)
@@ -263,3 +263,10 @@ class Place:
         self.state = "starting"
         for run in runs:
             self._lane.replay(run)
+
+
+def _not_loaded(model: str, message: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"Model '{model}' can't be loaded: {message}. The server's log says more, and `dia-server doctor` what to do",
+        retry_after=30,
+    )

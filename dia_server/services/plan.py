@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound, SettingsError
+from dia_server.errors import BadInput, ModelNotFound, SettingsError, VoiceNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, Segment, parse_script
@@ -121,7 +121,14 @@ def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings)
         VoiceNotFound: the message lists the ids that there are.
     """
     wanted = name.strip()[:LONGEST_NAME]
-    voice_id = wanted if wanted in voices.list() else settings.voice_aliases.get(wanted, wanted)
+    there = voices.list()
+    voice_id = wanted if wanted in there else settings.voice_aliases.get(wanted, wanted)
+    if voice_id != wanted and voice_id not in there:
+        raise VoiceNotFound(
+            f"Voice '{wanted}' stands for '{voice_id}' (voice_aliases), which is not there. "
+            f"Available voices: {list(there)}",
+            param=field,
+        )
     return voice_id, voices.get(voice_id, param=field)
 
 

@@ -32,6 +32,7 @@ MANIFEST = Manifest(
     options=NoiseOptions,
     sample_rate=44_100,
     hop_length=441,
+    for_tests=True,
     licence="Apache-2.0",
     source="part of dia-server",
 )
