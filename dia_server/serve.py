@@ -31,7 +31,7 @@ dia-server {version} listens on {url}
 Make it speak:
 
   curl {url}/v1/audio/speech -H 'Content-Type: application/json' \\
-    -d '{{"input": "Hello! This is my own speech server.", "voice": "skylark"}}' -o hello.wav
+    {key}-d '{{"input": "Hello! This is my own speech server.", "voice": "skylark"}}' -o hello.wav
 
 Routes: {url}/schema    Health: {url}/health    Stop: Ctrl-C
 """
@@ -109,7 +109,8 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket, stoppe
             # Else clients on this machine could choose their address by `X-Forwarded-For`.
             proxy_headers=False,
         )
-        banner = BANNER.format(version=__version__, url=_url(listener))
+        key = "-H 'Authorization: Bearer <one of api_keys>' " if settings.api_keys else ""
+        banner = BANNER.format(version=__version__, url=_url(listener), key=key)
         if not stopped.is_set():
             await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
 

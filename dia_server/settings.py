@@ -194,5 +194,10 @@ def _read_yaml_mapping(file: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        # Its own words quote the line, which may hold a key.
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SettingsError(f"{where} is not valid YAML{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{where} is not valid YAML: {error}") from None

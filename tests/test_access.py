@@ -14,7 +14,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from browser import BlockedError, Page
-from conftest import SENTENCE, Server, make_home, running_server
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.app import create_routes
 from dia_server.errors import SettingsError
 from dia_server.pool.pool import Pool
@@ -175,6 +175,22 @@ def test_the_body_is_not_asked_for_before_the_key_is_known(closed: Server) -> No
 def test_keys_that_no_header_can_carry_are_refused_at_the_start(key: str) -> None:
     with pytest.raises(SettingsError, match="api_keys"):
         load_settings(None, {}, {"api_keys": [key]})
+
+
+def test_keys_are_never_quoted(closed: Server) -> None:
+    wait_until(lambda: "Stop: Ctrl-C" in closed.banner)
+    assert "-H 'Authorization: Bearer <one of api_keys>' -d" in closed.banner
+    for text in (
+        "[sk-secret, b",
+        "[sk-secret: {b]",
+        "'sk-secret",
+        "sk-secret\t: [",
+        "{sk-secret: 1}",
+        "[sk-secret, 5]",
+    ):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(None, {"DIA_SERVER_API_KEYS": text})
+        assert "sk-secret" not in caught.value.message
 
 
 def test_keys_come_from_the_environment() -> None:

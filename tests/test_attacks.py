@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -185,6 +186,23 @@ def test_a_request_head_without_end_is_cut_off(server: Server) -> None:
 def test_a_request_about_no_path(server: Server) -> None:
     answer = exchange(server, b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("request_id", [b"a" * 60_000, b"a\tb", b"a\x0bb", b"\xff", b"id: 1", b""])
+def test_request_ids_that_are_not_kept(server: Server, request_id: bytes) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-ID: " + request_id + b"\r\n\r\n"
+    answer = exchange(server, request)
+    # The parser refuses control characters by itself.
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
+    assert request_id == b"" or request_id not in answer
+
+
+def test_compressed_bodies_are_not_inflated(server: Server) -> None:
+    packed = gzip.compress(speech(input="a" * 100_000_000))
+    assert len(packed) < 262_144
+    answer = send(server, packed, JSON | {"content-encoding": "gzip"})
+    assert answer.status_code == 400
+    assert "not valid JSON" in answer.json()["error"]["message"]
 
 
 def test_empty_bodies_are_named(server: Server) -> None:
