@@ -16,11 +16,25 @@ from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from benchmarks.common import Benchmark, machine
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-NAMES = ("overhead", "requests", "encoders", "replay", "slow_readers", "overload", "footprint")
+NAMES = (
+    "overhead",
+    "requests",
+    "piper",
+    "encoders",
+    "fairness",
+    "replay",
+    "slow_readers",
+    "overload",
+    "footprint",
+    "words",
+    "marks",
+    "voices",
+)
 EXAMPLES = """\
 examples:
   make bench                                  everything, about 8 minutes
@@ -48,7 +62,7 @@ def section(name: str) -> str:
     """Run one benchmark; its section of the page, without the heading."""
     benchmark = load(name)
     with console.status("") as status:
-        body = benchmark.run(lambda text: status.update(f"{name}: {text}"))
+        body = benchmark.run(lambda text: status.update(Text(f"{name}: {text}")))
     return "\n\n".join(
         [
             benchmark.MEASURED,
