@@ -16,8 +16,8 @@ TITLE = "Voices apart"
 KNOWN = PASSAGES[::7]
 UNSEEN = PASSAGES[3::7]
 MEASURED = (
-    f"How alike the voices of the server are by Resemblyzer: the cosine between their mean embeddings over "
-    f"{len(KNOWN)} passages each, and how many of {len(UNSEEN)} other passages each are nearest to their own voice's mean."
+    "How alike the voices of the server are by Resemblyzer: the cosine between their mean embeddings over "
+    f"{len(KNOWN)} passages each, and how many of {len(UNSEEN)} other passages are nearest to their own voice's mean."
 )
 
 GOAL_SIMILARITY = 0.80
