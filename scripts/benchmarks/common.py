@@ -244,6 +244,7 @@ class Client:
             raise RuntimeError(f"{answer.status}: {answer.read().decode()}")
         while piece := answer.read1(1 << 20):
             yield piece
+        answer.close()  # `read1` alone doesn't end an answer that has a Content-Length
 
     def first_byte(self, body: bytes) -> float:
         """Seconds until the first audio; returns when all of it is there."""
