@@ -62,8 +62,7 @@ def wav_of(samples: np.ndarray, rate: int) -> bytes:
 
 def test_every_turn_is_said_once_and_understood(turns: list[bytes]) -> None:
     assert len(turns) == len(TURNS)
-    listener = Listener()
-    heard = [" ".join(listener.words(turn)) for turn in turns]
+    heard = [" ".join(words) for words in Listener().words_of_each(turns)]
     assert jiwer.wer([" ".join(words_of(turn)) for turn in TURNS], heard) <= WORST_ERROR_RATE
 
 

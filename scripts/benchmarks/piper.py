@@ -53,14 +53,25 @@ VOICE_CODE = (
 )
 
 FOUR_HUNDRED_WORDS = " ".join([SIXTY_WORDS] * 7)
+
+
+class Cell(NamedTuple):
+    """Who asks for what."""
+
+    words: str
+    text: str
+    clients: int
+
+
 # Many clients with 400 words would keep piper busy for minutes.
 CELLS = (
-    *(("10 words", TEN_WORDS, clients) for clients in (1, 4, 16, 64)),
-    *(("60 words", SIXTY_WORDS, clients) for clients in (1, 4, 16, 64)),
-    *(("400 words", FOUR_HUNDRED_WORDS, clients) for clients in (1, 4)),
+    *(Cell("10 words", TEN_WORDS, clients) for clients in (1, 4, 16, 64)),
+    *(Cell("60 words", SIXTY_WORDS, clients) for clients in (1, 4, 16, 64)),
+    *(Cell("400 words", FOUR_HUNDRED_WORDS, clients) for clients in (1, 4)),
 )
 PIPERS_CLIPS = {"10 words": 8, "60 words": 3, "400 words": 1}
-OUR_CLIPS = {"10 words": 64, "60 words": 32, "400 words": 8}
+OUR_CLIPS = {"10 words": 32, "60 words": 16, "400 words": 4}
+PIPER, WAV, MP3 = "piper, wav", "hibari, wav", "hibari, mp3"
 PAIRS = 40
 WARM_UP = 15
 GOAL_WAV = 10
@@ -68,8 +79,9 @@ GOAL_MP3 = 5
 GOAL_SECONDS = 0.003
 
 REPETITIONS = (
-    "Each client gets a clip at least, and piper and hibari make at least so many in all: {clips}. Piper has no mp3: "
-    "its wav, which costs nothing to encode, stands against our mp3 too."
+    "Each client gets a clip at least, and piper and hibari make at least so many in all: {clips}; hibari half of them "
+    "before piper, half after. Piper has no mp3: its wav, which costs nothing to encode, stands against our mp3 too. Its "
+    "server sends a clip when all of it is made."
 )
 
 
@@ -82,11 +94,21 @@ class Answer(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What some clients saw: medians of the seconds to the first and last byte; audio seconds per second."""
+    """What some clients saw: seconds to the first and last byte of each answer, of all audio, and of the whole time."""
 
-    first: float
-    last: float
-    audio_rate: float
+    first: list[float]
+    last: list[float]
+    audio_seconds: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Audio seconds per second."""
+        return self.audio_seconds / self.seconds
+
+    def and_then(self, other: Pace) -> Pace:
+        """Both as one."""
+        return Pace(*(mine + its for mine, its in zip(self, other, strict=True)))
 
 
 def run(note: Note) -> str:
@@ -96,28 +118,43 @@ def run(note: Note) -> str:
         note("first byte")
         added = first_byte_added(server)
         with piper(tools) as peer:
-            rows: list[list[object]] = []
-            slowest = {"wav": float("inf"), "mp3": float("inf")}
-            for words, text, clients in CELLS:
-                note(f"{words}, {clients} clients")
-                body = json.dumps({"text": text}).encode()
-                theirs = pace(peer, PIPERS_PATH, body, clients, max(clients, PIPERS_CLIPS[words]))
-                rows.append([words, clients, "piper, wav", *cells(theirs), ""])
-                for audio_format in ("wav", "mp3"):
-                    body = speech(text, audio_format)
-                    ours = pace(server.port, SPEECH, body, clients, max(clients, OUR_CLIPS[words]))
-                    ratio = ours.audio_rate / theirs.audio_rate
-                    rows.append([words, clients, f"hibari, {audio_format}", *cells(ours), f"**{ratio:.1f}**"])
-                    if words != "10 words":
-                        slowest[audio_format] = min(slowest[audio_format], ratio)
-    return report(rows, slowest, added)
+            paces = {}
+            for cell in CELLS:
+                note(f"{cell.words}, {cell.clients} clients")
+                paces[cell] = measure(cell, server.port, peer)
+    return report(paces, added)
 
 
-def report(rows: list[list[object]], slowest: dict[str, float], added: float) -> str:
+def measure(cell: Cell, port: int, peer: int) -> dict[str, Pace]:
+    """The paces of one cell, by who made what: ours before and after piper's."""
+
+    def ours(audio_format: str) -> Pace:
+        clips = max(cell.clients, OUR_CLIPS[cell.words])
+        return pace(port, SPEECH, speech(cell.text, audio_format), cell.clients, clips)
+
+    wav, mp3 = ours("wav"), ours("mp3")
+    theirs = pace(peer, PIPERS_PATH, pipers(cell.text), cell.clients, max(cell.clients, PIPERS_CLIPS[cell.words]))
+    return {PIPER: theirs, WAV: wav.and_then(ours("wav")), MP3: mp3.and_then(ours("mp3"))}
+
+
+def pipers(text: str) -> bytes:
+    """The body of a request to piper."""
+    return json.dumps({"text": text}).encode()
+
+
+def report(paces: dict[Cell, dict[str, Pace]], added: float) -> str:
     """The table and what became of the goals."""
+    rows = [
+        [cell.words, cell.clients, name, *cells(one), "" if name == PIPER else f"**{one.rate / by[PIPER].rate:.1f}**"]
+        for cell, by in paces.items()
+        for name, one in by.items()
+    ]
+    wav, mp3 = (
+        min(by[name].rate / by[PIPER].rate for cell, by in paces.items() if cell.words != "10 words")
+        for name in (WAV, MP3)
+    )
     head = ["Text", "Clients", "Server", "First byte", "Last byte", "Audio seconds per second", "To piper's"]
-    clips = ", ".join(f"{count} and {OUR_CLIPS[words]} with {words}" for words, count in PIPERS_CLIPS.items())
-    wav, mp3 = slowest["wav"], slowest["mp3"]
+    clips = ", ".join(f"{count} and {2 * OUR_CLIPS[words]} with {words}" for words, count in PIPERS_CLIPS.items())
     return "\n\n".join(
         [
             table(head, rows),
@@ -135,7 +172,7 @@ def report(rows: list[list[object]], slowest: dict[str, float], added: float) ->
 
 def cells(measured: Pace) -> list[str]:
     """For the table."""
-    return [ms(measured.first), ms(measured.last), f"{measured.audio_rate:.1f}"]
+    return [ms(statistics.median(measured.first)), ms(statistics.median(measured.last)), f"{measured.rate:.1f}"]
 
 
 @contextmanager
@@ -145,7 +182,7 @@ def piper(tools: Path) -> Iterator[int]:
     port = free_port()
     command = [f"{tools}/python", "-m", "piper.http_server", "--model", voice, "--host", HOST, "--port", str(port)]
     with running_peer(command, port):
-        pace(port, PIPERS_PATH, json.dumps({"text": TEN_WORDS}).encode(), 1, 2)
+        pace(port, PIPERS_PATH, pipers(TEN_WORDS), 1, 2)
         yield port
 
 
@@ -167,8 +204,7 @@ def pace(port: int, path: str, body: bytes, clients: int, count: int) -> Pace:
         started = time.perf_counter()
         answers = [answer for some in coming for answer in some]
         taken = time.perf_counter() - started
-    first, last = (statistics.median(answer[side] for answer in answers) for side in (0, 1))
-    return Pace(first, last, audio_seconds(answers) / taken)
+    return Pace([one.first for one in answers], [one.last for one in answers], audio_seconds(answers), taken)
 
 
 def ask(client: Client, body: bytes) -> Answer:

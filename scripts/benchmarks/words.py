@@ -71,12 +71,11 @@ def conditions(server: Server) -> dict[str, Mapping[str, object]]:
 def hear(server: Server, listener: Listener, fields: Mapping[str, object]) -> list[Heard]:
     """Have all passages spoken, and listen."""
     client = Client(server.port)
-    heard = []
-    for passage in PASSAGES:
-        wav = b"".join(client.speak(speech(passage, "wav", **{"voice": PLAIN, "stream": False} | fields)))
-        heard.append(compare(words_of(passage), listener.words(wav)))
+    bodies = [speech(passage, "wav", **{"voice": PLAIN, "stream": False} | fields) for passage in PASSAGES]
+    clips = [b"".join(client.speak(body)) for body in bodies]
     client.close()
-    return heard
+    heard = listener.words_of_each(clips)
+    return [compare(words_of(passage), words) for passage, words in zip(PASSAGES, heard, strict=True)]
 
 
 def compare(said: list[str], heard: list[str]) -> Heard:
