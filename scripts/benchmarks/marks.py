@@ -21,8 +21,8 @@ from benchmarks.texts import PASSAGES
 TITLE = "Word marks"
 MEASURED = (
     "How far the marks of words that the server sends (`stream_format: sse`, `timestamp_granularities: [word]`) are "
-    "from the times at which Whisper tiny.en hears the same words; its own times are rough, so this is what both are off "
-    "together."
+    "from the times at which Whisper tiny.en hears the same words; its own times are rough, so this is what both are "
+    "off together."
 )
 
 SPEEDS = (1.0, 1.5)

@@ -80,8 +80,8 @@ GOAL_SECONDS = 0.003
 
 REPETITIONS = (
     "Each client gets a clip at least, and piper and hibari make at least so many in all: {clips}; hibari half of them "
-    "before piper, half after. Piper has no mp3: its wav, which costs nothing to encode, stands against our mp3 too. Its "
-    "server sends a clip when all of it is made."
+    "before piper, half after. Piper's server sends a clip when all of it is made. It has no mp3: its wav, which costs "
+    "nothing to encode, stands against our mp3 too."
 )
 
 
@@ -94,7 +94,7 @@ class Answer(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What some clients saw: seconds to the first and last byte of each answer, of all audio, and of the whole time."""
+    """What some clients saw: seconds to the first and last byte of each answer, of all audio, and of all the time."""
 
     first: list[float]
     last: list[float]
