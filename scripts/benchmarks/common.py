@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
+ANSWER_SECONDS = 300.0
 SPEECH = "/v1/audio/speech"
 SPEECH_RATE = 24_000
 PCM_BYTES_PER_SECOND = 2 * SPEECH_RATE
@@ -229,19 +230,21 @@ def speech(text: str, audio_format: str, **fields: object) -> bytes:
 
 
 class Client:
-    """One keep-alive connection."""
+    """One keep-alive connection to whoever speaks at that path."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=READY_SECONDS)
+    def __init__(self, port: int, path: str = SPEECH) -> None:
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
+        self._path = path
 
     def speak(self, body: bytes) -> Iterator[bytes]:
         """Send a request now; the audio as it comes."""
-        self._connection.request("POST", SPEECH, body, {"Content-Type": "application/json"})
+        self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
             raise RuntimeError(f"{answer.status}: {answer.read().decode()}")
         while piece := answer.read1(1 << 20):
             yield piece
+        answer.close()  # `read1` alone doesn't end an answer that has a Content-Length
 
     def first_byte(self, body: bytes) -> float:
         """Seconds until the first audio; returns when all of it is there."""

