@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from conftest import SENTENCE, Server
+from conftest import SENTENCE, Server, wait_until
 
 JSON = {"content-type": "application/json"}
 
@@ -214,3 +216,40 @@ def test_empty_bodies_are_named(server: Server) -> None:
 
 def test_numbers_longer_than_the_embedded_model_counts(server: Server) -> None:
     assert send(server, speech(input="Call " + "1" * 60 + " now.")).status_code == 200
+
+
+def aborted(server: Server) -> int:
+    lines = server.get("/metrics").text.splitlines()
+    return next((int(float(line.split()[1])) for line in lines if line.startswith('dia_streams_total{outcome="ab')), 0)
+
+
+@contextmanager
+def waiting_client(server: Server, **fields: object) -> Iterator[None]:
+    """A client that has sent its request, reads nothing, and hangs up at the end of the block."""
+    host, port = server.url.removeprefix("http://").split(":")
+    body = speech(input=SENTENCE * 20, voice="slow", model="noise", **fields)
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(head % len(body) + body)
+        yield
+
+
+@pytest.mark.parametrize("fields", [{"response_format": "wav"}, {"response_format": "wav", "stream": True}])
+def test_who_hangs_up_before_the_end_frees_the_slot(server: Server, fields: dict[str, object]) -> None:
+    before = aborted(server)
+    with waiting_client(server, **fields):
+        wait_until(lambda: server.busy() == 1)
+    left = time.monotonic()
+    wait_until(lambda: server.busy() == 0 and aborted(server) == before + 1)
+    assert time.monotonic() - left < 2
+
+
+def test_who_hangs_up_in_the_queue_leaves_it(server: Server) -> None:
+    before = aborted(server)
+    with waiting_client(server), waiting_client(server):
+        wait_until(lambda: server.busy() == 2)
+        with waiting_client(server):
+            time.sleep(0.3)
+        wait_until(lambda: aborted(server) == before + 1)
+        assert server.busy() == 2
+    wait_until(lambda: aborted(server) == before + 3)
