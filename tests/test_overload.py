@@ -8,11 +8,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import yaml
+
 from conftest import Server, make_home, running_server, wait_until
 
 CLIENTS = 500
 QUEUE = 32
-BODY = json.dumps({"input": "Hello there.", "voice": "static", "seed": 5, "response_format": "pcm"}).encode()
+BODY = json.dumps({"input": "Hello there.", "voice": "busy", "seed": 5, "response_format": "pcm"}).encode()
 
 
 async def exchange(server: Server, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -54,7 +56,11 @@ async def storm(server: Server) -> tuple[list[tuple[int, dict[str, str], bytes]]
 
 def test_a_storm_of_clients(tmp_path: Path) -> None:
     settings = {"engine": "noise", "max_queue": QUEUE, "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
-    with running_server(make_home(tmp_path, settings)) as server:
+    home = make_home(tmp_path, settings)
+    # A tenth of a second or so per clip, so that the queue fills faster than it empties.
+    busy = {"models": {"noise": {"event_samples": 4410, "event_seconds": 0.01}}}
+    (home / "voices" / "busy.yaml").write_text(yaml.safe_dump(busy), encoding="utf-8")
+    with running_server(home) as server:
         server.wait_until_ready()
         _, _, calm = asyncio.run(exchange(server, speech()))
         answers, health = asyncio.run(storm(server))
