@@ -51,27 +51,35 @@ class Pool:
         self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
         self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))
 
+    def check_room(self) -> None:
+        """Whether a clip may come in, to be asked before any work is done for one.
+
+        Raises:
+            Draining, QueueFull: no work is taken now.
+        """
+        if self.draining:
+            raise Draining("The server is shutting down; try again in a moment")
+        waiting = sum(clip.waiting for clip in self._clips)
+        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
+            raise QueueFull(
+                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
+                f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
+                retry_after=max(lane.seconds_to_clear(waiting) for lane in self.lanes.values()),
+            )
+
     def open(self, model: str) -> Clip:
         """Admit a clip that a model of the pool will speak.
 
         Raises:
             Draining, NoWorker, QueueFull: no work is taken now.
         """
-        if self.draining:
-            raise Draining("The server is shutting down; try again in a moment")
+        self.check_room()
         name = self._settings.lane_of(model)
         if name is None:
             raise NoWorker(f"No lane runs model '{model}'; add it to `lanes` in config.yaml", retry_after=60)
         lane = self.lanes[name]
         if lane.hopeless:
             raise lane.no_worker()
-        waiting = sum(clip.waiting for clip in self._clips)
-        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
-            raise QueueFull(
-                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
-                f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
-                retry_after=lane.seconds_to_clear(waiting),
-            )
         clip = Clip(lane, self._clip_closed)
         self._clips.add(clip)
         self._idle.clear()

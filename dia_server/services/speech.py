@@ -64,7 +64,12 @@ class Speech:
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
     def plan(self, request: SpeechRequest) -> Plan:
-        """Check a request and fix all that its audio depends on; see `make_plan`."""
+        """Check a request and fix all that its audio depends on; see `make_plan`.
+
+        Raises:
+            Draining, QueueFull: no work is taken now.
+        """
+        self._pool.check_room()
         return make_plan(request, voices=self._voices, settings=self._settings)
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
