@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import psutil
 
 from benchmarks.common import (
     HOST,
@@ -34,13 +35,15 @@ from benchmarks.common import (
 )
 from benchmarks.overhead import first_event
 from benchmarks.peers import environment, running_peer
+from benchmarks.requests import cpu_seconds
 from dia_server.models.registry import load_engine
 
 TITLE = "Piper"
 MEASURED = (
     "hibari next to piper (voice joe, 22.05 kHz), each behind its own HTTP server with its default settings, in turns: "
     "seconds to the first byte and to the last, and audio seconds made per second by all clients together, each answer "
-    "counting by the length of its audio; and the first byte of 10 words next to hibari in process."
+    "counting by the length of its audio; the processor time of all processes of a server; and the first byte of 10 "
+    "words next to hibari in process."
 )
 
 # Piper is GPL: it stays in an environment of its own, and the server never imports it.
@@ -84,6 +87,12 @@ REPETITIONS = (
     "nothing to encode, stands against our mp3 too."
 )
 
+COSTS = (
+    "Piper's processor time for a second of audio is **{:.1f}** times ours in wav, {:.1f} times in mp3 (medians from "
+    "60 words up). That is what the cores allow; a smaller ratio of paces means that something else took them, such as "
+    "the clients."
+)
+
 
 class Answer(NamedTuple):
     """Seconds to the first and to the last byte, and the audio."""
@@ -94,21 +103,43 @@ class Answer(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What some clients saw: seconds to the first and last byte of each answer, of all audio, and of all the time."""
+    """What some clients saw.
+
+    Attributes:
+        first: seconds to the first byte, of each answer.
+        last: seconds to the last byte, of each answer.
+        audio_seconds: of all answers together.
+        seconds: from the first request to the last byte.
+        cpu_seconds: processor time of the server.
+    """
 
     first: list[float]
     last: list[float]
     audio_seconds: float
     seconds: float
+    cpu_seconds: float
 
     @property
     def rate(self) -> float:
         """Audio seconds per second."""
         return self.audio_seconds / self.seconds
 
+    @property
+    def cost(self) -> float:
+        """Processor time per audio second."""
+        return self.cpu_seconds / self.audio_seconds
+
     def and_then(self, other: Pace) -> Pace:
         """Both as one."""
         return Pace(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+class Side(NamedTuple):
+    """A server: where it speaks, and its processes."""
+
+    port: int
+    path: str
+    processes: list[psutil.Process]
 
 
 def run(note: Note) -> str:
@@ -117,23 +148,28 @@ def run(note: Note) -> str:
     with running_server({}) as server:
         note("first byte")
         added = first_byte_added(server)
+        ours = Side(server.port, SPEECH, family(server.pid))
         with piper(tools) as peer:
             paces = {}
             for cell in CELLS:
                 note(f"{cell.words}, {cell.clients} clients")
-                paces[cell] = measure(cell, server.port, peer)
+                paces[cell] = measure(cell, ours, peer)
     return report(paces, added)
 
 
-def measure(cell: Cell, port: int, peer: int) -> dict[str, Pace]:
+def family(pid: int) -> list[psutil.Process]:
+    """A process and those that it started."""
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+
+def measure(cell: Cell, side: Side, peer: Side) -> dict[str, Pace]:
     """The paces of one cell, by who made what: ours before and after piper's."""
 
     def ours(audio_format: str) -> Pace:
-        clips = max(cell.clients, OUR_CLIPS[cell.words])
-        return pace(port, SPEECH, speech(cell.text, audio_format), cell.clients, clips)
+        return pace(side, speech(cell.text, audio_format), cell.clients, max(cell.clients, OUR_CLIPS[cell.words]))
 
     wav, mp3 = ours("wav"), ours("mp3")
-    theirs = pace(peer, PIPERS_PATH, pipers(cell.text), cell.clients, max(cell.clients, PIPERS_CLIPS[cell.words]))
+    theirs = pace(peer, pipers(cell.text), cell.clients, max(cell.clients, PIPERS_CLIPS[cell.words]))
     return {PIPER: theirs, WAV: wav.and_then(ours("wav")), MP3: mp3.and_then(ours("mp3"))}
 
 
@@ -149,16 +185,25 @@ def report(paces: dict[Cell, dict[str, Pace]], added: float) -> str:
         for cell, by in paces.items()
         for name, one in by.items()
     ]
-    wav, mp3 = (
-        min(by[name].rate / by[PIPER].rate for cell, by in paces.items() if cell.words != "10 words")
-        for name in (WAV, MP3)
-    )
-    head = ["Text", "Clients", "Server", "First byte", "Last byte", "Audio seconds per second", "To piper's"]
+    long = [by for cell, by in paces.items() if cell.words != "10 words"]
+    wav, mp3 = (min(by[name].rate / by[PIPER].rate for by in long) for name in (WAV, MP3))
+    costs = [statistics.median(by[PIPER].cost / by[name].cost for by in long) for name in (WAV, MP3)]
+    head = [
+        "Text",
+        "Clients",
+        "Server",
+        "First byte",
+        "Last byte",
+        "Processor time per audio second",
+        "Audio seconds per second",
+        "To piper's",
+    ]
     clips = ", ".join(f"{count} and {2 * OUR_CLIPS[words]} with {words}" for words, count in PIPERS_CLIPS.items())
     return "\n\n".join(
         [
             table(head, rows),
             REPETITIONS.format(clips=clips),
+            COSTS.format(*costs),
             goal(f"{GOAL_WAV} times piper's pace in wav from 60 words up", f"{wav:.1f} at least", met=wav >= GOAL_WAV),
             goal(f"{GOAL_MP3} times piper's pace in mp3 from 60 words up", f"{mp3:.1f} at least", met=mp3 >= GOAL_MP3),
             goal(
@@ -172,26 +217,28 @@ def report(paces: dict[Cell, dict[str, Pace]], added: float) -> str:
 
 def cells(measured: Pace) -> list[str]:
     """For the table."""
-    return [ms(statistics.median(measured.first)), ms(statistics.median(measured.last)), f"{measured.rate:.1f}"]
+    medians = [ms(statistics.median(seconds)) for seconds in (measured.first, measured.last)]
+    return [*medians, ms(measured.cost), f"{measured.rate:.1f}"]
 
 
 @contextmanager
-def piper(tools: Path) -> Iterator[int]:
-    """Piper's server, warm; its port."""
+def piper(tools: Path) -> Iterator[Side]:
+    """Piper's server, warm."""
     voice = subprocess.check_output([f"{tools}/python", "-c", VOICE_CODE], text=True).strip()
     port = free_port()
     command = [f"{tools}/python", "-m", "piper.http_server", "--model", voice, "--host", HOST, "--port", str(port)]
-    with running_peer(command, port):
-        pace(port, PIPERS_PATH, pipers(TEN_WORDS), 1, 2)
-        yield port
+    with running_peer(command, port) as pid:
+        side = Side(port, PIPERS_PATH, family(pid))
+        pace(side, pipers(TEN_WORDS), 1, 2)
+        yield side
 
 
-def pace(port: int, path: str, body: bytes, clients: int, count: int) -> Pace:
+def pace(side: Side, body: bytes, clients: int, count: int) -> Pace:
     """Ask for so many clips by so many clients, each over its keep-alive connection."""
     barrier = threading.Barrier(clients + 1)
 
     def listen(clips: int) -> list[Answer]:
-        client = Client(port, path)
+        client = Client(side.port, side.path)
         barrier.wait()
         answers = [ask(client, body) for _ in range(clips)]
         client.close()
@@ -201,10 +248,10 @@ def pace(port: int, path: str, body: bytes, clients: int, count: int) -> Pace:
     with ThreadPoolExecutor(clients) as threads:
         coming = threads.map(listen, shares)
         barrier.wait()
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), cpu_seconds(side.processes)
         answers = [answer for some in coming for answer in some]
-        taken = time.perf_counter() - started
-    return Pace([one.first for one in answers], [one.last for one in answers], audio_seconds(answers), taken)
+        taken, work = time.perf_counter() - started, cpu_seconds(side.processes) - worked
+    return Pace([one.first for one in answers], [one.last for one in answers], audio_seconds(answers), taken, work)
 
 
 def ask(client: Client, body: bytes) -> Answer:
