@@ -112,9 +112,9 @@ def test_instructions_win_over_the_voices_style(tmp_path: Path, voices: VoiceSto
 
 def test_speeds_multiply_and_the_rest_is_left_to_the_tempo_stage(voices: VoiceStore) -> None:
     made = plan(voices, speed=3.0, instructions="quickly")
-    assert tasks(made)[0].delivery.speed == 2.0
-    assert made.tempo == pytest.approx(1.8)
-    assert plan(voices, speed=4.0, instructions="quickly").tempo == 2.0
+    assert tasks(made)[0].delivery.speed == 1.25
+    assert made.tempo == pytest.approx(3.6 / 1.25)
+    assert plan(voices, speed=4.0, instructions="quickly").tempo == 3.2
 
 
 def test_what_is_not_understood_is_named(voices: VoiceStore) -> None:

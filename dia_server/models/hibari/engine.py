@@ -16,7 +16,8 @@ from dia_server.audio.samples import Samples
 from dia_server.models.fingerprint import fingerprint
 from dia_server.models.hibari import MANIFEST, HibariOptions, bases
 from dia_server.models.hibari.deliveries import Manner, direct
-from dia_server.models.hibari.network import Floats, Network
+from dia_server.models.hibari.marks import locate
+from dia_server.models.hibari.network import Network
 from dia_server.models.hibari.reading import Reader, Sentence
 from dia_server.models.hibari.steering import bend, colour, lengthen
 from dia_server.models.protocol import Engine, Sequential
@@ -26,7 +27,6 @@ PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
 
 # Of full scale: 2 dB above the plain voice's own, with room for peaks and for louder deliveries.
 LEVEL_DB = -23.0
-SAMPLES_PER_DURATION = 600
 
 
 class Speaker:
@@ -42,15 +42,16 @@ class Speaker:
 
     def say(
         self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator
-    ) -> tuple[Samples, Floats]:
-        """A sentence's samples, and how many units of 25 ms each of its ids takes."""
+    ) -> tuple[Samples, tuple[Word, ...]]:
+        """A sentence's samples, and where in them its words are."""
         durations, hidden = self.network.durations(sentence.ids, speed)
         durations = lengthen(durations, sentence, manner.prosody)
         f0, energy = self.network.melody(durations, hidden)
+        words = locate(sentence.words, durations, energy)
         f0, energy = bend(f0, manner.prosody, noise), energy * np.float32(manner.prosody.effort)
         spectra = colour(self.network.spectra(sentence.ids, durations, f0, energy), manner.timbre)
         samples = dsp.synth(*spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
-        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain), durations
+        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain), words
 
 
 def load(threads: int) -> Engine:
@@ -85,9 +86,8 @@ def _say(speaker: Speaker, text: str, manner: Manner, speed: float, seed: int) -
     noise = np.random.default_rng(seed)
     count = 0
     for sentence in speaker.reader.read(text):
-        samples, durations = speaker.say(sentence, manner, speed, noise)
-        ends = count + SAMPLES_PER_DURATION * np.concatenate([[0], np.cumsum(durations)]).astype(int)
-        yield Marks(tuple(Word(span.word, int(ends[span.start]), int(ends[span.end])) for span in sentence.words))
+        samples, words = speaker.say(sentence, manner, speed, noise)
+        yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in words))
         yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
         count += len(samples)
     yield Done(samples=count)
