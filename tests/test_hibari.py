@@ -163,8 +163,11 @@ def test_pauses_lengthen_only_pauses(speaker: Speaker) -> None:
     paused = next(
         event for event in events(speaker, manner=Manner(prosody=Prosody(pause=3.0))) if isinstance(event, Marks)
     ).words
-    assert [word.end - word.start for word in paused] == [word.end - word.start for word in plain]
-    assert paused[-1].start > plain[-1].start
+    # The last sounds before a pause may take a frame or two of it.
+    assert [word.end - word.start for word in paused] == pytest.approx(
+        [word.end - word.start for word in plain], abs=1200
+    )
+    assert paused[-1].start > plain[-1].start + 2400
 
 
 def envelope(heard: Floats, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
