@@ -163,10 +163,9 @@ def test_pauses_lengthen_only_pauses(speaker: Speaker) -> None:
     paused = next(
         event for event in events(speaker, manner=Manner(prosody=Prosody(pause=3.0))) if isinstance(event, Marks)
     ).words
-    # The last sounds before a pause may take a frame or two of it.
-    assert [word.end - word.start for word in paused] == pytest.approx(
-        [word.end - word.start for word in plain], abs=1200
-    )
+    # Words beside a pause may begin or fade in it.
+    inner = [*range(1, 5), *range(7, 13)]
+    assert [paused[n].end - paused[n].start for n in inner] == [plain[n].end - plain[n].start for n in inner]
     assert paused[-1].start > plain[-1].start + 2400
 
 
