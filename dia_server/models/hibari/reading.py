@@ -24,7 +24,8 @@ MAX_PHONEMES = 400
 _CLAUSE_END = re.compile(r"(?<=[,;:\u2014]) ")
 
 PAD = 0
-PAUSES = frozenset(';:,.!?\u2014\u2026"()\u201c\u201d ')
+PUNCTUATION = frozenset(';:,.!?\u2014\u2026"()\u201c\u201d')
+BLANK = " "
 PRIMARY_STRESS = "\u02c8"
 _EDGES = re.compile(r"^\W+|\W+$")
 
@@ -42,7 +43,7 @@ class Sentence(NamedTuple):
 
     Attributes:
         ids: of the phonemes, between two pads.
-        is_pause: whether an id is a pad, a blank or punctuation.
+        is_pause: whether an id is a pad or punctuation.
         is_stressed: whether an id is a vowel with primary stress.
         words: in order.
     """
@@ -93,12 +94,12 @@ class Reader:
         symbols = [phoneme for phoneme, is_known in zip(phonemes, known, strict=True) if is_known]
         spans = []
         for word, start, end in words:
-            sounding = [at for at in range(start, min(end, len(phonemes))) if phonemes[at] not in PAUSES and known[at]]
+            sounding = [at for at in range(start, min(end, len(phonemes))) if known[at] and _sounds(phonemes[at])]
             if sounding:
                 spans.append(Span(word, int(place[sounding[0]]), int(place[sounding[-1] + 1])))
         return Sentence(
             [PAD, *(self._vocabulary[symbol] for symbol in symbols), PAD],
-            np.array([True, *(symbol in PAUSES for symbol in symbols), True]),
+            np.array([True, *(symbol in PUNCTUATION for symbol in symbols), True]),
             np.array([False, *_stressed(symbols), False]),
             tuple(spans),
         )
@@ -114,6 +115,10 @@ def _cuts(phonemes: str) -> Iterator[tuple[int, int]]:
         end = clause
     if end > start:
         yield start, end
+
+
+def _sounds(symbol: str) -> bool:
+    return symbol != BLANK and symbol not in PUNCTUATION
 
 
 def _stressed(symbols: list[str]) -> list[bool]:
