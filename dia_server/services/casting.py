@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -11,7 +12,7 @@ from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
 from dia_server.tasks import Delivery, Speak
-from dia_server.voices.store import Voice, VoiceStore
+from dia_server.voices.store import Voice
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -22,19 +23,19 @@ class Role(msgspec.Struct, frozen=True):
     is_partner: bool
 
 
-def cast_roles(speakers: AbstractSet[str], voice_id: str, voice: Voice, voices: VoiceStore) -> dict[str, Role]:
-    """Who stands for each speaker.
+def cast_roles(speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice]) -> dict[str, Role]:
+    """Who stands for each speaker of a voice, of those that are there.
 
     Raises:
         BadInput: the voice ties a speaker to a voice that is not there.
     """
-    roles = {}
+    voice, roles = there[voice_id], {}
     for speaker in sorted(speakers):
         tied = voice.speakers.get(speaker)
         if tied is None:
             roles[speaker] = Role(voice_id, voice, is_partner=speaker != voice.primary_speaker)
-        elif tied in voices.list():
-            roles[speaker] = Role(tied, voices.get(tied), is_partner=False)
+        elif tied in there:
+            roles[speaker] = Role(tied, there[tied], is_partner=False)
         else:
             raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param="voice")
     return roles

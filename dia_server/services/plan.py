@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -114,22 +114,18 @@ def _models_of_lanes(settings: Settings) -> list[tuple[str, str]]:
     return [(f"lanes.{lane}", name) for lane, config in settings.lanes.items() for name in config.models]
 
 
-def find_voice(name: str, *, field: str, voices: VoiceStore, settings: Settings) -> tuple[str, Voice]:
+def find_voice(name: str, *, field: str, there: Mapping[str, Voice], settings: Settings) -> tuple[str, Voice]:
     """A voice by its id or an alias, with its id.
 
     Raises:
         VoiceNotFound: the message lists the ids that there are.
     """
     wanted = name.strip()[:LONGEST_NAME]
-    there = voices.list()
     voice_id = wanted if wanted in there else settings.voice_aliases.get(wanted, wanted)
-    if voice_id != wanted and voice_id not in there:
-        raise VoiceNotFound(
-            f"Voice '{wanted}' stands for '{voice_id}' (voice_aliases), which is not there. "
-            f"Available voices: {list(there)}",
-            param=field,
-        )
-    return voice_id, voices.get(voice_id, param=field)
+    if voice_id in there:
+        return voice_id, there[voice_id]
+    missing = "not found" if voice_id == wanted else f"stands for '{voice_id}' (voice_aliases), which is not there"
+    raise VoiceNotFound(f"Voice '{wanted}' {missing}. Available voices: {list(there)}", param=field)
 
 
 def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> Plan:
@@ -147,7 +143,9 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
     if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
         raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
     manifest, warning = _choose_model(request.model, settings)
-    voice_id, voice = find_voice(request.voice, field=request.voice_field, voices=voices, settings=settings)
+    # Looked up once, since it looks at every file.
+    there = voices.list()
+    voice_id, voice = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
     script = parse_script(
         request.text,
         primary_speaker=voice.primary_speaker,
@@ -164,7 +162,7 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
     speakers = {item.speaker for item in script if isinstance(item, Segment)}
     cast = {
         speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters)
-        for speaker, role in cast_roles(speakers, voice_id, voice, voices).items()
+        for speaker, role in cast_roles(speakers, voice_id, there).items()
     }
     return Plan(
         model=manifest.name,

@@ -8,7 +8,6 @@ from importlib import resources
 
 import msgspec
 import numpy as np
-from hibari import dsp
 from hibari.g2p import G2P
 
 from dia_server.audio.loudness import levelled
@@ -20,6 +19,7 @@ from dia_server.models.hibari.marks import locate
 from dia_server.models.hibari.network import Network
 from dia_server.models.hibari.reading import Reader, Sentence
 from dia_server.models.hibari.steering import bend, colour, lengthen
+from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.protocol import Engine, Sequential
 from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
 
@@ -50,7 +50,7 @@ class Speaker:
         words = locate(sentence.words, durations, energy)
         f0, energy = bend(f0, manner.prosody, noise), energy * np.float32(manner.prosody.effort)
         spectra = colour(self.network.spectra(sentence.ids, durations, f0, energy), manner.timbre)
-        samples = dsp.synth(*spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
+        samples = synthesize(spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
         return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain), words
 
 
