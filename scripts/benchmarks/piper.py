@@ -88,8 +88,9 @@ REPETITIONS = (
 
 COSTS = (
     "Piper's processor time for a second of audio is **{:.1f}** times ours in wav, {:.1f} times in mp3 (medians from "
-    "60 words up). That is what the cores allow; a smaller ratio of paces means that something else took them, such as "
-    "the clients."
+    "60 words up): with all cores busy, that is the ratio of paces, less what the clients take. One client alone gets "
+    "about half of it on two cores: piper spreads a request over both, and our clip stays on one worker, since "
+    "read-ahead leaves the last free one to the next listener."
 )
 
 
