@@ -19,7 +19,7 @@ from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore, voices_of
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
 
 
 def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, captions: Path | None) -> None:
@@ -31,8 +31,13 @@ def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, ca
     if request.format not in FORMATS:
         names = ", ".join(f".{name}" for name in FORMATS)
         raise BadInput(f"Can't write '{output.name}': the name must end in one of {names}")
-    # The limit on a request's text protects servers; here is only one listener.
-    settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(request.text)))
+    for file in (output, captions):
+        if file is not None and not file.parent.is_dir():
+            raise BadInput(f"Can't write {file}: there is no folder {file.parent}")
+    # Limits on a request protect servers; here is only one listener.
+    settings = msgspec.structs.replace(
+        settings, max_input_characters=max(1, len(request.text)), max_audio_seconds=float("inf")
+    )
     try:
         asyncio.run(_say(settings, home, request, output, captions))
     except OSError as error:

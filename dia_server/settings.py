@@ -92,6 +92,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
+    max_audio_seconds: Annotated[
+        Seconds,
+        _meta("longest clip; the longest text takes five minutes, at a quarter of the speed twenty; more is cut off"),
+    ] = 1800.0
     max_pause_seconds: Annotated[Seconds, _meta("silence that one text may ask for by [pause:…] marks, in all")] = 30.0
     max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
         262_144
@@ -114,7 +118,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 300.0
     segment_characters: Annotated[
         Positive,
-        _meta("longest segment, about 20 s of speech; bounds memory and waiting; changes what a seed sounds like"),
+        _meta(
+            "longest segment, about 20 s of speech, or more of numbers; bounds waiting; changes what a seed sounds like"
+        ),
     ] = 250
     max_queue: Annotated[Positive, _meta("requests that may wait for a worker; one more is a 503 with Retry-After")] = (
         100

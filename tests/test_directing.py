@@ -7,15 +7,17 @@ import math
 import subprocess
 import sys
 import wave
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
 
-from conftest import SENTENCE, Server, make_home
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
@@ -35,6 +37,10 @@ from dia_server.voices.store import VoiceStore
         ("VERY angry!", Delivery(emotion=(0, 0.98, 0, 0, 0, 0, 0, 0))),
         ("a bit sad", Delivery(emotion=(0, 0, 0.35, 0, 0, 0, 0, 0))),
         ("not angry, don't be too loud, never sad", Delivery()),
+        ("avoid sounding angry, without any fear, not at all sad or happy", Delivery()),
+        ("not loud but sad", Delivery(emotion=(0, 0, 0.7, 0, 0, 0, 0, 0))),
+        ("Narrate in a whisper", Delivery(style="whisper")),
+        ("whisper like a newsreader", Delivery(style="news")),
         ("in a deep voice, softly", Delivery(pitch=-3, volume=-5)),
         ("slightly  higher", Delivery(pitch=1.5)),
         ("like an audiobook narrator", Delivery(style="narration")),
@@ -144,6 +150,11 @@ def test_speakers_are_tied_to_voices(tmp_path: Path, voices: VoiceStore) -> None
     assert (second.is_partner, second.delivery.style) == (False, "whisper")
 
 
+def test_only_speakers_can_be_tied(tmp_path: Path, voices: VoiceStore) -> None:
+    write_voice(tmp_path, "odd", speakers={"S3": "heron"})
+    assert "S[12]" in voices.problems["odd.yaml"]
+
+
 def test_a_tie_to_nobody_is_refused(tmp_path: Path, voices: VoiceStore) -> None:
     write_voice(tmp_path, "pair", speakers={"S2": "nobody"})
     assert tasks(plan(voices, "Only me.", "pair"))
@@ -182,7 +193,41 @@ def test_too_long_pauses_are_refused(server: Server) -> None:
     refused = server.speak("One. [pause:20s] Two. [pause:15000ms] Three.")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")
     assert "35 s of silence" in refused.json()["error"]["message"]
-    assert server.speak("[pause:5s]").json()["error"]["code"] == "nothing_to_speak"
+    silent = server.speak("[pause:5s]").json()["error"]
+    assert (silent["code"], silent["message"].endswith("Dropped: pauses")) == ("nothing_to_speak", True)
+
+
+@pytest.mark.parametrize("mark", ["[pause:500]", "[pause:soon]", "[pause:99999999ms]", "[PAUSE:]"])
+def test_pauses_that_cannot_be_read_are_refused(server: Server, mark: str) -> None:
+    refused = server.speak(f"One. {mark} Two.").json()["error"]
+    assert refused["message"] == f"'{mark}' can't be read; write [pause:500ms] or [pause:1.5s]"
+    assert server.speak("One. [pause:.25s] Two.", seed=1).status_code == 200
+
+
+def test_instructions_have_a_length(server: Server) -> None:
+    refused = server.speak(instructions="happy " * 1000)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "instructions")
+
+
+def test_a_clip_has_a_longest_length(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, {"max_audio_seconds": 3})) as limited:
+        refused = limited.speak("A long sentence goes on and on, and then some more of it comes.", speed=0.5)
+        assert refused.status_code == 400
+        assert "longer than 3 s" in refused.json()["error"]["message"]
+        assert limited.speak("Short.").status_code == 200
+
+
+def test_whole_clips_that_nobody_reads_count_as_open(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, {"max_clips": 2})) as limited:
+        limited.wait_until_ready()
+        body = {"input": "Long texts have slow readers. " * 130, "voice": "static", "model": "noise", "seed": 1}
+        url = f"{limited.url}/v1/audio/speech"
+        with httpx.Client(timeout=60) as client, ExitStack() as readers:
+            for _ in range(2):
+                request = client.build_request("POST", url, json=body | {"response_format": "wav"})
+                readers.callback(client.send(request, stream=True).close)
+            assert limited.speak("One more.").json()["error"]["code"] == "queue_full"
+        wait_until(lambda: limited.speak("One more.").status_code == 200)
 
 
 def test_instructions_are_heard_and_logged(server: Server) -> None:

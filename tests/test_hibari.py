@@ -73,12 +73,35 @@ def test_the_stages_in_a_row_are_the_whole_graph(speaker: Speaker, package: Hiba
 
 
 @pytest.mark.parametrize(
-    "text", [TEXT, "Yes.", "", "...", "5 km, 10 kg; e.g. this: Dr. J. K. Lee's cat.", "word, " * 120]
+    "text",
+    [
+        TEXT,
+        "Yes.",
+        "",
+        "...",
+        "At 5 km, e.g. with Dr. J. K. Lee's cat, see No. 7.",
+        "word, " * 120,
+        *ODD.split(". ")[:2],
+    ],
 )
-def test_text_is_read_as_the_package_reads_it(speaker: Speaker, package: Hibari, text: str) -> None:
-    assert [sentence.ids for sentence in sentences(speaker, text)] == [
-        package.ids(phonemes) for phonemes in package.phonemize(text)
-    ]
+def test_a_sentence_is_read_as_the_package_reads_it(speaker: Speaker, package: Hibari, text: str) -> None:
+    phonemes = package.g2p(text)
+    read = [number for sentence in sentences(speaker, text) for number in sentence.ids if number]
+    # The blank between two pieces of a long sentence is in neither.
+    whole = [number for number in package.ids(phonemes) if number]
+    assert read == whole or (len(phonemes) > 400 and len(whole) - 3 <= len(read) < len(whole))
+
+
+@pytest.mark.parametrize("text", ["$777777777777777 " * 14, "%" * 250, "999999999999999" * 16, "word " * 200])
+def test_what_reads_long_is_cut_short(speaker: Speaker, text: str) -> None:
+    pieces = list(sentences(speaker, text))
+    assert max(len(piece.ids) for piece in pieces) <= 402
+    assert sum(len(piece.ids) for piece in pieces) > 400
+
+
+def test_punctuation_alone_is_not_as_loud_as_speech(speaker: Speaker) -> None:
+    for text in ("...", "!!! ???"):
+        assert np.abs(samples(speaker, text)).max(initial=0) < 0.3 * np.abs(samples(speaker)).max()
 
 
 def test_the_plain_voice_is_the_package_at_our_level(speaker: Speaker, package: Hibari) -> None:
@@ -104,9 +127,8 @@ def test_words_are_marked_as_they_are_written(speaker: Speaker) -> None:
         *("On", "the", "3rd", "of", "March", "2024,", "1,250", "people", "paid", "$9.99", "each")
     ]  # fmt: skip
     assert "7:30 pm." in [mark.text for mark in marks]
-    # The package drops the quotation mark behind a sentence.
-    written = [word for word in ODD.replace('far."', "far.").split() if any(letter.isalnum() for letter in word)]
-    assert " ".join(mark.text for mark in marks).split()[:28] == written[:28]
+    written = [word for word in ODD.split() if any(letter.isalnum() for letter in word)]
+    assert " ".join(mark.text for mark in marks).split() == written
 
 
 def test_marks_stand_in_order_within_the_samples(speaker: Speaker) -> None:
@@ -260,10 +282,9 @@ def test_options_have_bounds() -> None:
 
 
 def test_a_word_ends_where_it_fades(speaker: Speaker) -> None:
-    heard, marks = samples(speaker, "Well, my friend. So be it."), words(speaker, "Well, my friend. So be it.")
+    heard, marks = samples(speaker, "Well, my dear friend."), words(speaker, "Well, my dear friend.")
     for word in marks:
         assert np.abs(heard[word.start : word.end]).max() > 0.05, word
-    friend, so = marks[2], marks[3]
-    rest = heard[friend.end + 1200 : so.start - 600]
+    rest = heard[marks[-1].end + 1200 :]
     assert len(rest) > 4000
     assert np.abs(rest).max() < 0.01

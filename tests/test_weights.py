@@ -89,16 +89,17 @@ def test_a_voice_whose_base_is_missing_says_how_to_get_it(tmp_path: Path) -> Non
         assert server.speak().status_code == 200
 
 
-def test_a_fetched_base_speaks(tmp_path: Path) -> None:
-    # The bundled weights stand in another base's place: what is shown is that the file there is used.
+def test_damaged_weights_harm_only_their_voice(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     (home / "voices" / "british.yaml").write_text(yaml.safe_dump({"models": {"hibari": {"base": "emma"}}}))
-    known = bases()
-    place = home / "cache" / "hibari" / known["emma"].file.path.name
+    place = home / "cache" / "hibari" / bases()["emma"].file.path.name
     place.parent.mkdir(parents=True)
-    place.write_bytes(known["heart"].file.path.read_bytes())
+    place.write_bytes(WEIGHTS)
     with running_server(home) as server:
-        british, plain = (server.speak("Tomatoes, half a dozen.", voice, seed=1) for voice in ("british", "skylark"))
-        assert british.status_code == plain.status_code == 200
-        # The same weights, but British spelling-to-sound rules.
-        assert british.content != plain.content
+        server.wait_until_ready()
+        for _ in range(3):
+            failed = server.speak(voice="british")
+            assert (failed.status_code, failed.json()["error"]["code"]) == (500, "generation_failed")
+            assert "is damaged; delete it and fetch it again" in failed.json()["error"]["message"]
+        assert server.speak().status_code == 200
+        assert sum(worker["deaths"] for worker in server.workers()) == 0

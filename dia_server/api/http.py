@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, Literal
 
 import structlog
@@ -16,6 +17,8 @@ from dia_server.errors import DiaServerError
 from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
+
+PIECE_BYTES = 262_144
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +34,7 @@ class StreamedAnswer:
     def __init__(
         self, chunks: AsyncGenerator[bytes, None], headers: Callable[[], dict[str, str]], *, whole: bool
     ) -> None:
-        """`headers` is called when the first chunk is there; `whole` sends all chunks in one."""
+        """`headers` is called when the first chunk is there; `whole` says that there is but one."""
         self._chunks = chunks
         self._headers = headers
         self._whole = whole
@@ -39,7 +42,8 @@ class StreamedAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome: Literal["completed", "aborted", "failed"] = "aborted"
-        self._whole = self._whole or scope["http_version"] == "1.0"
+        if scope["http_version"] == "1.0" and not self._whole:
+            self._chunks, self._whole = _joined(self._chunks), True
         sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(_client_leaves(receive))
         try:
@@ -64,13 +68,15 @@ class StreamedAnswer:
             scope["state"]["log"]["outcome"] = outcome
 
     async def _send(self, send: Send) -> None:
-        chunks = _joined(self._chunks) if self._whole else self._chunks
-        async for chunk in chunks:
+        async for chunk in self._chunks:
             if not self._started:
                 await self._start(send, len(chunk))
-            await send({"type": "http.response.body", "body": chunk, "more_body": not self._whole})
-        if not self._whole:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            # In pieces, so that the clip counts as open until its reader has most of it.
+            for start in range(0, len(chunk), PIECE_BYTES):
+                await send(
+                    {"type": "http.response.body", "body": chunk[start : start + PIECE_BYTES], "more_body": True}
+                )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send, length: int) -> None:
         headers = self._headers() | ({"Content-Length": str(length)} if self._whole else {})
@@ -85,7 +91,8 @@ class StreamedAnswer:
 
 
 async def _joined(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    yield b"".join([chunk async for chunk in chunks])
+    async with aclosing(chunks):
+        yield b"".join([chunk async for chunk in chunks])
 
 
 async def _client_leaves(receive: Receive) -> None:

@@ -48,6 +48,10 @@ class _PatientProtocol(HttpToolsProtocol):
             self.send_400_response(f"The head of the request is larger than {self.max_head_bytes} bytes")
 
     def on_headers_complete(self) -> None:
+        # What came in one read with the body is not in the count yet.
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_head_bytes:
+            self.send_400_response(f"The head of the request is larger than {self.max_head_bytes} bytes")
+            return
         super().on_headers_complete()
         self._is_in_body, self._head_bytes = True, 0
 

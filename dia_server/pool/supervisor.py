@@ -155,6 +155,7 @@ class Place:
         if self._worker is not None and silent > self._patience():
             log.warning("worker makes no progress, killed", worker=self.name, pid=self._worker.pid, seconds=silent)
             self._worker.kill()
+            self._last_heard = self._spawned = now
 
     def info(self) -> WorkerInfo:
         """What to tell an admin."""

@@ -32,7 +32,7 @@ from dia_server.pool.messages import (
     decode_order,
     frame,
 )
-from dia_server.tasks import SAMPLE_BYTES, Audio, Ending, Event
+from dia_server.tasks import SAMPLE_BYTES, Audio, Ending, Event, Failed, Task
 
 BEAT_SECONDS = 0.2
 READ_BYTES = 65_536
@@ -100,8 +100,7 @@ class Worker:
             case Run(attempt=attempt, task=task):
                 engine = self._engine(task.model)
                 if engine is not None:
-                    engine.admit(attempt, task)
-                    self._model_of[attempt] = task.model
+                    self._admit(engine, attempt, task)
             case Cancel(attempt=attempt):
                 model_name = self._model_of.pop(attempt, None)
                 if model_name is not None:
@@ -109,6 +108,15 @@ class Worker:
                     self._send(Cancelled(attempt))
             case Stop():
                 self._stopping = True
+
+    def _admit(self, engine: Engine, attempt: int, task: Task) -> None:
+        try:
+            engine.admit(attempt, task)
+        except Exception:
+            log.exception("model %s can't take a task", task.model)
+            self._send(Report(attempt, Failed("The model can't take this task; the server's log says why")))
+            return
+        self._model_of[attempt] = task.model
 
     def _engine(self, model: str) -> Engine | None:
         if model not in self._engines:

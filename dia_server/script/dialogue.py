@@ -26,7 +26,8 @@ _SHOWN_CHARACTERS = 40
 # NUL can't be in a cleaned text, so it can stand where a pause goes.
 _PAUSE = "\0"
 
-_PAUSE_MARK = re.compile(r"\[pause: ?(\d{1,6}(?:\.\d{1,3})?) ?(ms|s)\]", re.IGNORECASE)
+_PAUSE_MARK = re.compile(r"\[pause: ?(\d{1,7}(?:\.\d{1,3})?|\.\d{1,3}) ?(ms|s)\]", re.IGNORECASE)
+_ANY_PAUSE_MARK = re.compile(r"\[pause:[^\]]{0,40}\]", re.IGNORECASE)
 _MILLISECONDS = 1000
 _TURN_TAG = re.compile(r"\[[Ss]([12])\]")
 _NONVERBAL_TAG = re.compile(rf"( ?)\( ?({'|'.join(NONVERBAL)}) ?\)([.,;:!?…]*)", re.IGNORECASE)
@@ -73,6 +74,7 @@ def parse_script(
         NothingToSpeak: the message says what there was instead of words.
     """
     text = clean(text, param)
+    _check_marks(text, param)
     check_language(_without_tags(text), manifest, param)
     script: list[Segment | Pause] = []
     for speaker, words in _turns(text, primary_speaker):
@@ -85,6 +87,12 @@ def parse_script(
         raise NothingToSpeak(_what_there_was(text, manifest), param=param)
     _check_pauses(script, max_pause_seconds, param)
     return tuple(script)
+
+
+def _check_marks(text: str, param: str) -> None:
+    for mark in _ANY_PAUSE_MARK.finditer(text):
+        if not _PAUSE_MARK.fullmatch(mark[0]):
+            raise BadInput(f"'{mark[0]}' can't be read; write [pause:500ms] or [pause:1.5s]", param=param)
 
 
 def _is_breath(item: Segment | Pause) -> bool:
@@ -160,6 +168,8 @@ def _what_there_was(text: str, model: ReadingModel) -> str:
         found.append(f"non-verbal tags that this model does not have: {', '.join(tags)}")
     if _TURN_TAG.search(text):
         found.append("speaker tags with no words behind them")
+    if _PAUSE_MARK.search(text):
+        found.append("pauses")
     if rest := _without_tags(text).strip():
         found.append(f"characters that are not said aloud: {rest[:_SHOWN_CHARACTERS]}")
     return (

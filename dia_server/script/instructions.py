@@ -22,7 +22,8 @@ DEGREES = {
     1.4: ("very", "extremely", "really", "super", "highly", "deeply", "incredibly", "much"),
     0.5: ("slightly", "somewhat", "a bit", "a little", "mildly", "a touch"),
 }
-NEGATIONS = ("not", "never", "no", "without", "don't", "do not", "avoid", "isn't", "neither", "nor")
+# A word after one of these counts nothing, up to the next comma, full stop or "but".
+NEGATIONS = ("not", "never", "no", "without", "avoid", "hardly", "neither", "nor", "don't", "shouldn't", "isn't")
 
 # Each family of words by what it sets: an emotion or style by its name, or a quantity with its sign.
 VOCABULARY: dict[str, tuple[str, ...]] = {
@@ -51,11 +52,11 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     ),
     "faster": ("quick", "quickly", "quicker", "fast", "faster", "rapid", "rapidly", "brisk", "hurried", "in a hurry"),
     "slower": ("slow", "slowly", "slower", "slow down", "unhurried", "leisurely", "take your time", "measured pace"),
-    "higher": ("high-pitched", "high pitched", "high voice", "higher", "higher pitch", "squeaky"),
-    "lower": ("deep", "deep voice", "deeper", "low-pitched", "low pitched", "low voice", "lower", "lower pitch"),
+    "higher": ("high-pitched", "high pitched", "high voice", "higher", "high pitch", "squeaky"),
+    "lower": ("deep", "deep voice", "deeper", "low-pitched", "low pitched", "low voice", "lower", "low pitch"),
     "louder": ("loud", "loudly", "louder", "shout", "shouting", "shouted", "yelling", "booming"),
     "softer": ("soft", "softly", "softer", "quiet", "quietly", "quieter", "hushed", "subdued"),
-    "whisper": ("whisper", "whispers", "whispering", "whispered", "under your breath"),
+    "whisper": ("whisper", "whispers", "whispering", "whispered", "whispery", "under your breath"),
     "narration": (
         "narrate", "narrator", "narration", "narrating", "storyteller", "storytelling", "audiobook", "bedtime story",
     ),
@@ -73,10 +74,11 @@ def _alternatives(words: Iterator[str]) -> str:
 _MEANINGS = {word: meaning for meaning, words in VOCABULARY.items() for word in words}
 _STRENGTHS = {word: strength for strength, words in DEGREES.items() for word in words}
 _PHRASE = re.compile(
-    rf"(?:\b(?P<negation>{_alternatives(iter(NEGATIONS))})\s+(?:(?:be|sound|too|so|a|an)\s+)*)?"
-    rf"(?:\b(?P<degree>{_alternatives(iter(_STRENGTHS))})\s+(?:more\s+)?)?"
+    rf"(?:\b(?P<degree>{_alternatives(iter(_STRENGTHS))})\s+(?:more\s+|too\s+)?)?"
     rf"\b(?P<word>{_alternatives(iter(_MEANINGS))})\b"
 )
+_NEGATION = re.compile(rf"\b(?:{_alternatives(iter(NEGATIONS))})\b")
+_CLAUSE_END = re.compile(r"[,.;:!?]|\bbut\b")
 
 
 class Direction(msgspec.Struct, frozen=True):
@@ -87,22 +89,26 @@ class Direction(msgspec.Struct, frozen=True):
 
 
 def understand(instructions: str) -> Direction:
-    """Read instructions; of two words for the same thing, the later one counts, and a negated word counts nothing."""
-    strengths = dict(_meanings(instructions.lower().replace("\u2019", "'")))
-    styles = [style for style in STYLES if style in strengths]
+    """Read instructions; of two degrees of a word and of two styles, the later one counts."""
+    strengths: dict[str, float] = {}
+    for meaning, strength in _meanings(instructions.lower().replace("\u2019", "'")):
+        for earlier in STYLES if meaning in STYLES else (meaning,):
+            strengths.pop(earlier, None)
+        strengths[meaning] = strength
     delivery = Delivery(
         speed=PACE ** (strengths.get("faster", 0) - strengths.get("slower", 0)),
         pitch=PITCH_SEMITONES * (strengths.get("higher", 0) - strengths.get("lower", 0)),
         volume=VOLUME_DB * (strengths.get("louder", 0) - strengths.get("softer", 0)),
         emotion=_emotion(strengths),
-        style=styles[-1] if styles else "neutral",
+        style=next((style for style in STYLES if style in strengths), "neutral"),
     )
     return Direction(delivery, tuple(f"{meaning} {strength:g}" for meaning, strength in strengths.items()))
 
 
 def _meanings(text: str) -> Iterator[tuple[str, float]]:
-    for phrase in _PHRASE.finditer(text):
-        if not phrase["negation"]:
+    for clause in _CLAUSE_END.split(text):
+        negation = _NEGATION.search(clause)
+        for phrase in _PHRASE.finditer(clause, 0, negation.start() if negation else len(clause)):
             degree = " ".join((phrase["degree"] or "").split())
             yield _MEANINGS[" ".join(phrase["word"].split())], _STRENGTHS.get(degree, 1.0)
 

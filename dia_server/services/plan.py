@@ -140,6 +140,12 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
             "send it in parts, or raise max_input_characters",
             param=request.text_field,
         )
+    if len(request.instructions) > settings.max_input_characters:
+        raise BadInput(
+            f"The instructions have {len(request.instructions)} characters, allowed are "
+            f"{settings.max_input_characters}",
+            param="instructions",
+        )
     if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
         raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
     manifest, warning = _choose_model(request.model, settings)

@@ -14,7 +14,7 @@ import msgspec
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
 from dia_server.audio.pipeline import ClipRenderer
-from dia_server.errors import NothingToSpeak
+from dia_server.errors import BadInput, NothingToSpeak
 from dia_server.pool.clip import Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
@@ -74,9 +74,12 @@ class Speech:
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
-        async with aclosing(self.stream(plan, account)) as stream:
-            pieces = [piece async for piece in stream]
-        yield FORMATS[plan.format].whole(b"".join(pieces))
+        with self._pool.open(plan.model) as clip:
+            async with aclosing(self._encoded(plan, account, clip)) as stream:
+                pieces = [piece async for piece in stream]
+            data = b"".join(pieces)
+            pieces.clear()
+            yield FORMATS[plan.format].whole(data)
 
     async def stream(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip, piece by piece. Closing the generator ends all work on the clip.
@@ -84,14 +87,24 @@ class Speech:
         Raises:
             DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
         """
+        with self._pool.open(plan.model) as clip:
+            async with aclosing(self._encoded(plan, account, clip)) as stream:
+                async for piece in stream:
+                    yield piece
+
+    async def _encoded(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
         started = monotonic()
         renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
-        with self._pool.open(plan.model) as clip:
-            async for pcm in self._samples(plan, account, clip):
-                data = await self._render(renderer, renderer.feed, pcm)
-                if data:
-                    self._note(account, renderer, clip, started)
-                    yield data
+        async for pcm in self._samples(plan, account, clip):
+            data = await self._render(renderer, renderer.feed, pcm)
+            if renderer.seconds > self._settings.max_audio_seconds:
+                raise BadInput(
+                    f"The clip is longer than {self._settings.max_audio_seconds:g} s; send the text in parts, or raise "
+                    "max_audio_seconds"
+                )
+            if data:
+                self._note(account, renderer, clip, started)
+                yield data
         if not renderer.seconds:
             raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text")
         last = await self._render(renderer, renderer.finish)

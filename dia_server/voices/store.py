@@ -49,7 +49,7 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     audio_prompt: Annotated[str, msgspec.Meta(pattern=ID_PATTERN)] | None = None
     audio_prompt_transcript: str | None = None
     voice_seed: Annotated[int, msgspec.Meta(ge=1, le=999_999)] | None = None
-    speakers: dict[str, str] = {}
+    speakers: dict[Annotated[str, msgspec.Meta(pattern="^S[12]$")], str] = {}
     models: dict[str, dict[str, Any]] = {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import resources
@@ -21,7 +22,7 @@ from dia_server.models.hibari.reading import Reader, Sentence
 from dia_server.models.hibari.steering import bend, colour, lengthen
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.protocol import Engine, Sequential
-from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
+from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
 PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
 
@@ -29,11 +30,19 @@ PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
 LEVEL_DB = -23.0
 
 
+class DamagedWeights(Exception):
+    """A file of weights is not what it should be."""
+
+
 class Speaker:
     """One trained voice, loaded."""
 
     def __init__(self, base: str, threads: int) -> None:
         known = bases()[base]
+        if hashlib.sha256(known.file.path.read_bytes()).hexdigest() != known.file.sha256:
+            raise DamagedWeights(
+                f"{known.file.path.name} is damaged; delete it and fetch it again with `dia-server models pull hibari`"
+            )
         vocabulary = msgspec.json.decode(
             (resources.files("hibari") / "assets" / "vocab.json").read_bytes(), type=dict[str, int]
         )
@@ -51,7 +60,8 @@ class Speaker:
         f0, energy = bend(f0, manner.prosody, noise), energy * np.float32(manner.prosody.effort)
         spectra = colour(self.network.spectra(sentence.ids, durations, f0, energy), manner.timbre)
         samples = synthesize(spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
-        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain), words
+        # Punctuation alone is a breath, which must not become as loud as speech.
+        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain) if words else samples, words
 
 
 def load(threads: int) -> Engine:
@@ -60,9 +70,18 @@ def load(threads: int) -> Engine:
     options = HibariOptions()
     for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
         pass
+
+    def run(task: Speak) -> Iterator[Event]:
+        try:
+            chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
+        except DamagedWeights as error:
+            yield Failed(str(error))
+            return
+        yield from speak(chosen, task)
+
     # The package's version fixes the hash of every base.
     return Sequential(
-        lambda task: speak(speaker(msgspec.convert(task.options, HibariOptions).base), task),
+        run,
         fingerprint(
             "hibari",
             packages=PACKAGES,
@@ -74,7 +93,7 @@ def load(threads: int) -> Engine:
     )
 
 
-def speak(speaker: Speaker, task: Task) -> Iterator[Event]:
+def speak(speaker: Speaker, task: Speak) -> Iterator[Event]:
     """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only."""
     options = msgspec.convert(task.options, HibariOptions)
     voice = Manner(prosody=options.prosody, timbre=options.timbre)

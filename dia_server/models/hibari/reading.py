@@ -8,7 +8,6 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import numpy as np
-from hibari import Hibari
 from hibari.g2p import G2P
 from hibari.g2p.lexicon import VOWELS
 from hibari.g2p.normalize import normalize
@@ -16,12 +15,13 @@ from numpy.typing import NDArray
 
 # hibari-tts 0.2.1 fails on the digits in parentheses, and takes `[word](/sounds/)` for spelled-out phonemes.
 # It also fails on numbers of 37 digits; those that nobody says as a number are spelled out.
-LONG_NUMBER = re.compile(r"\d{16,}")
+LONG_NUMBER = re.compile(r"\d(?:,?\d){15,}")
 READABLE = {chr(0x2474 + number): f"({number + 1})" for number in range(9)} | {"](/": "] (/"}
 
-# What the graph takes at once is bounded by its training; longer sentences are cut behind a clause.
+# What the graph takes at once is bounded by its training; longer sentences are cut behind a clause, else a word.
 MAX_PHONEMES = 400
 _CLAUSE_END = re.compile(r"(?<=[,;:\u2014]) ")
+_WORD_END = re.compile(" ")
 
 PAD = 0
 PUNCTUATION = frozenset(';:,.!?\u2014\u2026"()\u201c\u201d')
@@ -62,19 +62,15 @@ class Reader:
         self._g2p = g2p
 
     def read(self, text: str) -> Iterator[Sentence]:
-        """The text's sentences; those without phonemes are left out."""
-        text = LONG_NUMBER.sub(lambda number: " ".join(number[0]), text)
-        for unreadable, readable in READABLE.items():
-            text = text.replace(unreadable, readable)
-        for sentence in Hibari.split_sentences(text):
-            phonemes, words = self._phonemes(sentence)
-            for start, end in _cuts(phonemes):
-                inside = [(word, first - start, last - start) for word, first, last in words if start <= first < end]
-                yield self._sentence(phonemes[start:end], inside)
+        """A sentence, in pieces if it is long; nothing if there is nothing to say in it."""
+        phonemes, words = self._phonemes(text)
+        for start, end in _cuts(phonemes):
+            inside = [(word, first - start, last - start) for word, first, last in words if start <= first < end]
+            yield self._sentence(phonemes[start:end], inside)
 
     def _phonemes(self, sentence: str) -> tuple[str, list[tuple[str, int, int]]]:
         """The sentence's phonemes, and for each written word the part that spells it."""
-        spoken = normalize(sentence)
+        spoken = normalize(_readable(sentence))
         phonemes, parts = "", [("", 0, 0)]
         for token in self._g2p.phonemize_tokens(self._g2p.tokenize(spoken)):
             text, start, _ = parts.pop()
@@ -105,16 +101,32 @@ class Reader:
         )
 
 
+def _readable(text: str) -> str:
+    text = LONG_NUMBER.sub(lambda number: " ".join(number[0].replace(",", "")), text)
+    for unreadable, readable in READABLE.items():
+        text = text.replace(unreadable, readable)
+    return text
+
+
 def _cuts(phonemes: str) -> Iterator[tuple[int, int]]:
-    """Where pieces of at most 400 phonemes begin and end, if a clause allows; the blank between two is in neither."""
-    start = end = 0
-    for clause in [found.start() for found in _CLAUSE_END.finditer(phonemes)] + [len(phonemes)]:
-        if clause - start > MAX_PHONEMES and end > start:
-            yield start, end
-            start = end + 1
-        end = clause
-    if end > start:
+    """Where pieces of at most 400 phonemes begin and end; the blank between two is in neither."""
+    start = 0
+    while len(phonemes) - start > MAX_PHONEMES:
+        end = _last_end(phonemes, start)
         yield start, end
+        start = end + phonemes.startswith(" ", end)
+    if start < len(phonemes):
+        yield start, len(phonemes)
+
+
+def _last_end(phonemes: str, start: int) -> int:
+    """The last end of a clause that fits, else of a word, else as much as fits."""
+    limit = start + MAX_PHONEMES
+    for pattern in (_CLAUSE_END, _WORD_END):
+        ends = [found.start() for found in pattern.finditer(phonemes, start + 1, limit + 1)]
+        if ends:
+            return ends[-1]
+    return limit
 
 
 def _sounds(symbol: str) -> bool:
