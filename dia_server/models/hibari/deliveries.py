@@ -76,16 +76,18 @@ STYLE_MANNERS = {
 }
 
 # The other speaker of a voice that ties nobody to the tag: a man beside a woman or a child, a woman beside a man.
-DEEP_F0 = 0.8
-LOWER_PARTNER = Manner(prosody=Prosody(f0=0.58), timbre=Timbre(warp=0.84))
-HIGHER_PARTNER = Manner(prosody=Prosody(f0=1.75), timbre=Timbre(warp=1.18, low_warp=1.15))
+DEEP = 0.85
+LOWER_PARTNER = Manner(prosody=Prosody(f0=0.58), timbre=Timbre(warp=0.8, tilt=-1.5))
+HIGHER_PARTNER = Manner(prosody=Prosody(f0=1.75), timbre=Timbre(warp=1.22, low_warp=1.1, tilt=1.5))
 
 
 def direct(voice: Manner, delivery: Delivery, *, is_partner: bool) -> Manner:
     """How a voice speaks under a delivery."""
     manner = voice
     if is_partner:
-        manner = manner.moved(LOWER_PARTNER if voice.prosody.f0 > DEEP_F0 else HIGHER_PARTNER)
+        # A whisper has no pitch to go by.
+        depth = voice.timbre.warp if voice.timbre.breath == 1 else voice.prosody.f0
+        manner = manner.moved(HIGHER_PARTNER if depth < DEEP else LOWER_PARTNER)
     for name, weight in zip(EMOTIONS, delivery.emotion, strict=False):
         manner = manner.moved(EMOTION_MANNERS[name], weight)
     manner = manner.moved(STYLE_MANNERS.get(delivery.style, Manner()))
