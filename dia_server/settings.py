@@ -45,6 +45,14 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = ("hibari", "noise")
     processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
+    idle_timeout: Annotated[
+        Seconds | None,
+        _meta("seconds without work after which a worker ends, to be started on need; null keeps it always"),
+    ] = None
+
+
+# Lanes that are there even if the settings name others only.
+HELPERS: dict[str, Lane] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.field(default_factory=OPENAI_VOICES.copy)
     )
     lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
-        default_factory=lambda: {"speech": Lane(processes=2)}
+        default_factory=lambda: {"speech": Lane(processes=2)} | HELPERS
     )
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
@@ -170,7 +178,8 @@ def load_settings(
             merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parse_yaml(text, name)
     merged |= overrides or {}
     try:
-        return msgspec.convert(merged, Settings)
+        settings = msgspec.convert(merged, Settings)
+        return msgspec.structs.replace(settings, lanes=HELPERS | settings.lanes)
     except msgspec.ValidationError as error:
         where = (
             f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"

@@ -21,7 +21,7 @@ from dia_server.models.hibari.network import Network
 from dia_server.models.hibari.reading import Reader, Sentence
 from dia_server.models.hibari.steering import bend, colour, lengthen
 from dia_server.models.protocol import Engine, Sequential
-from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
+from dia_server.tasks import Audio, Done, Event, Marks, Speak, Word
 
 PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
 
@@ -74,7 +74,7 @@ def load(threads: int) -> Engine:
     )
 
 
-def speak(speaker: Speaker, task: Task) -> Iterator[Event]:
+def speak(speaker: Speaker, task: Speak) -> Iterator[Event]:
     """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only."""
     options = msgspec.convert(task.options, HibariOptions)
     voice = Manner(prosody=options.prosody, timbre=options.timbre)
