@@ -47,7 +47,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
-    prompt_store = PromptStore(home / FOLDER)
+    prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
     voice_mappings = Mappings(settings, store, prompt_store)
     prompt_service = Prompts(settings, pool, prompt_store, voice_mappings)
     previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)
