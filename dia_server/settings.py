@@ -45,6 +45,17 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = ("hibari", "noise")
     processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
+    idle_timeout: Annotated[
+        Seconds | None,
+        _meta("seconds without work after which a worker ends, to be started on need; null keeps it always"),
+    ] = None
+
+
+# Lanes that are there even if the settings name others only.
+HELPERS: dict[str, Lane] = {
+    # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
+    "decode": Lane(models=("decoder",), idle_timeout=60.0),
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.field(default_factory=OPENAI_VOICES.copy)
     )
     lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
-        default_factory=lambda: {"speech": Lane(processes=2)}
+        default_factory=lambda: {"speech": Lane(processes=2)} | HELPERS
     )
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
@@ -100,6 +111,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
         262_144
     )
+    max_upload_bytes: Annotated[
+        Positive, _meta("largest uploaded recording; a minute in CD quality has 11 MB, and clients promise 25")
+    ] = 26_214_400
+    max_voice_sample_bytes: Annotated[
+        Positive, _meta("largest recording for POST /v1/audio/voices; OpenAI takes as much")
+    ] = 10_485_760
+    max_uploads: Annotated[
+        Positive, _meta("uploads open at once; bounds disk and memory; one more is a 503 with Retry-After")
+    ] = 8
+    min_prompt_seconds: Annotated[
+        Seconds, _meta("shortest recording of a voice, without the silence around it; less tells nothing of a voice")
+    ] = 1.0
+    max_prompt_seconds: Annotated[
+        Seconds, _meta("longest recording of a voice; more makes speech slower, hardly more alike")
+    ] = 60.0
+    max_transcript_characters: Annotated[
+        Positive, _meta("longest transcript of a recording; a minute of quick speech has 1,200")
+    ] = 2_000
     max_head_bytes: Annotated[
         Positive, _meta("largest request line with all headers; what browsers send is a tenth")
     ] = 65_536
@@ -109,6 +138,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "seconds in which a request must have arrived, head and body; whoever takes longer only holds a connection"
         ),
     ] = 60.0
+    upload_timeout: Annotated[
+        Seconds,
+        _meta("the same for uploads of files; in 300 s the largest one arrives over 0.7 Mbit/s"),
+    ] = 300.0
     write_timeout: Annotated[
         Seconds,
         _meta(
@@ -176,7 +209,8 @@ def load_settings(
             merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parse_yaml(text, name)
     merged |= overrides or {}
     try:
-        return msgspec.convert(merged, Settings)
+        settings = msgspec.convert(merged, Settings)
+        return msgspec.structs.replace(settings, lanes=HELPERS | settings.lanes)
     except msgspec.ValidationError as error:
         where = (
             f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"

@@ -56,7 +56,48 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     options: dict[str, Any] = {}
 
 
-Task = Speak
+class Decode(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
+    """Read an audio file that nobody vouches for; the samples come as `Audio` at the manifest's rate, mono.
+
+    `Done.value` has `format`, `sample_rate` and `channels` of the file.
+
+    Attributes:
+        path: of the file, absolute.
+        max_seconds: a longer one is refused once so much of it is decoded.
+    """
+
+    model: str = "decoder"
+    path: str
+    max_seconds: float
+
+
+class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
+    """Write down what is said in a recording.
+
+    `Done.value` has `text`, `language`, `seconds`, `size` (of the weights that listened) and `segments`: `start`,
+    `end`, `text` and `words` (`word`, `start`, `end`; empty unless asked for); times in seconds.
+
+    Attributes:
+        path: of a mono wav file, absolute; its writer vouches for it.
+        size: of the weights, such as `base`.
+        language: ISO 639-1 code; None to have it found out.
+        prompt: words that set the style, or names that occur.
+        temperature: 0 for the likeliest words.
+        is_translation: into English.
+        with_words: times of single words too.
+    """
+
+    model: str = "whisper"
+    path: str
+    size: str
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    is_translation: bool = False
+    with_words: bool = False
+
+
+Task = Speak | Decode | Transcribe
 
 
 class Audio(msgspec.Struct, frozen=True, tag="audio"):
@@ -92,15 +133,17 @@ class Marks(msgspec.Struct, frozen=True, tag="marks"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The task ended well after `samples` samples."""
+    """The task ended well after `samples` samples; `value` is what came of it besides, as the task's struct says."""
 
     samples: int
+    value: Any = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The model could not do the task; it would fail again."""
+    """The model could not do the task; it would fail again. `is_input_wrong` when that is for the client to mend."""
 
     message: str
+    is_input_wrong: bool = False
 
 
 Ending = Done | Failed

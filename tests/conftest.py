@@ -83,8 +83,8 @@ class Server:
         return self.post("/v1/audio/speech", {"input": text, "voice": voice, **fields})
 
     def workers(self) -> list[dict[str, Any]]:
-        workers: list[dict[str, Any]] = self.get("/workers").json()["workers"]
-        return workers
+        """The workers, without the places that stay empty until there is work for them."""
+        return [worker for worker in self.get("/workers").json()["workers"] if worker["state"] != "idle"]
 
     def busy(self) -> int:
         return sum(worker["busy"] for worker in self.workers())

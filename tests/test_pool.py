@@ -128,3 +128,20 @@ async def test_a_lane_is_not_delayed_by_another() -> None:
         assert [worker.lane for worker in pool.workers()] == ["speech", "tools"]
     finally:
         await pool.close()
+
+
+async def test_a_worker_of_a_helping_lane_comes_and_goes_with_the_work() -> None:
+    pool = Pool(Settings(lanes={"tools": Lane(models=("noise",), idle_timeout=0.3)}))
+    await pool.start()
+    try:
+        for _ in range(2):
+            assert (pool.workers()[0].state, pool.workers()[0].pid) == ("idle", None)
+            with pool.open("noise") as clip:
+                samples = [item async for item in clip.run(task(), urgent=True)]
+            assert b"".join(samples)
+            assert pool.workers()[0].state == "up"
+            while pool.workers()[0].state != "idle":
+                await asyncio.sleep(0.02)
+        assert pool.workers()[0].deaths == 0
+    finally:
+        await pool.close()

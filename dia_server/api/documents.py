@@ -13,6 +13,8 @@ from litestar.openapi.spec import (
     OpenAPIMediaType,
     OpenAPIResponse,
     Operation,
+    Reference,
+    RequestBody,
     Schema,
     SecurityScheme,
 )
@@ -41,11 +43,13 @@ _REASONS = {
     400: "the request can't be served as it stands",
     401: "a key is missing or wrong",
     404: "what the request names is not there",
+    409: "the name is taken, or what it names is in use",
     413: "the body is too large",
-    415: "the body is not JSON",
+    415: "the body is of another type than the route takes",
     429: "too many requests; `Retry-After` says when the next one counts",
     500: "a bug; the server's log has more",
     503: "no work is taken now; `Retry-After` says when to try again",
+    507: "the disk is full",
 }
 
 KEYS = Components(
@@ -89,6 +93,34 @@ class AudioOperation(Operation):
             },
         )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+@dataclass
+class WavOperation(Operation):
+    """A route that answers with a wav file."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        answer = OpenAPIResponse(description="a wav file", content={"audio/wav": _binary()})
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+def upload_of(file: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> type[Operation]:
+    """The operation of a route that takes a form with a file and texts, by the names of their fields."""
+
+    @dataclass
+    class UploadOperation(Operation):
+        def __post_init__(self) -> None:
+            fields: dict[str, Reference | Schema] = {
+                name: Schema(type=OpenAPIType.STRING) for name in (*required, *optional)
+            }
+            fields[file] = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+            form = Schema(type=OpenAPIType.OBJECT, properties=fields, required=[*required, file])
+            self.request_body = RequestBody(
+                required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)}
+            )
+
+    return UploadOperation
 
 
 @dataclass

@@ -171,12 +171,12 @@ def list_audio_models() -> AudioModelList:
     `dia` is left out: it would answer in wav, which Open WebUI needs an FFmpeg of its own for.
     """
     return AudioModelList(
-        [ModelName(id=name, name=name) for name, manifest in registry.manifests().items() if not manifest.for_tests]
+        [ModelName(id=name, name=name) for name, manifest in registry.speaking().items() if not manifest.for_tests]
     )
 
 
 def _names() -> list[str]:
-    return ["dia", *(name for name in registry.manifests() if name != "dia")]
+    return ["dia", *(name for name in registry.speaking() if name != "dia")]
 
 
 def _card(name: str) -> ModelCard:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -116,7 +116,8 @@ class Sequential:
 
     slots = 1
 
-    def __init__(self, run: Callable[[Task], Iterator[Event]], fingerprint: str) -> None:
+    def __init__(self, run: Callable[[Any], Iterator[Event]], fingerprint: str) -> None:
+        """`run` takes the structs of the capabilities that the model's manifest names."""
         self.fingerprint = fingerprint
         self._run = run
         self._task_id: int | None = None

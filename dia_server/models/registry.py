@@ -19,6 +19,11 @@ def manifests() -> dict[str, Manifest]:
     return {manifest.name: manifest for manifest in sorted(found, key=lambda manifest: manifest.name)}
 
 
+def speaking() -> dict[str, Manifest]:
+    """Those that clients may ask to speak."""
+    return {name: manifest for name, manifest in manifests().items() if "speak" in manifest.capabilities}
+
+
 def manifest(name: str) -> Manifest:
     """The manifest of one model.
 

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dia_server.errors import DiaServerError, ReplayMismatch
-from dia_server.tasks import SAMPLE_BYTES, Audio, Marks, Task
+from dia_server.tasks import SAMPLE_BYTES, Audio, Done, Marks, Task
 
 if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
@@ -81,6 +81,7 @@ class SegmentRun:
     Attributes:
         order: place in the queue, kept by a replay, so that it goes first.
         urgent: a listener lacks this segment next.
+        value: what came of the task besides samples; set once it has ended well.
         strikes: deaths of a worker without progress on this task.
     """
 
@@ -92,6 +93,7 @@ class SegmentRun:
         self.ended = False
         self.ledger = Ledger()
         self.strikes = 0
+        self.value: Any = None
         self._best_attempt: int | None = None
         self._items: asyncio.Queue[bytes | Marks | DiaServerError | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
@@ -108,9 +110,10 @@ class SegmentRun:
         elif new := self.ledger.accept(event):
             self._items.put_nowait(new)
 
-    def complete(self, samples: int) -> None:
+    def complete(self, done: Done) -> None:
         """All samples are there."""
-        self.ledger.finish(samples)
+        self.ledger.finish(done.samples)
+        self.value = done.value
         self._end(None)
 
     def fail(self, error: DiaServerError) -> None:

@@ -115,6 +115,9 @@ class Lane:
                 self._waiting.remove(run)
                 run.clip.waiting = False
                 max(suitable, key=lambda place: (model in place.models, -place.busy)).assign(run)
+        if self._waiting:
+            for place in self.places:
+                place.wake()
 
     def _enqueue(self, run: SegmentRun) -> None:
         insort(self._waiting, run, key=lambda run: (not run.urgent, run.order))

@@ -107,8 +107,14 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """At least one worker has a model and takes tasks."""
-        return any(place.state == "up" and place.models for place in self.places)
+        """At least one worker that is not only started on need has a model and takes tasks."""
+        places = [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
+        return any(place.state == "up" and place.models for place in places)
+
+    def fingerprint(self, model: str) -> str | None:
+        """Of the workers that have a model loaded; None while none has, or where they differ."""
+        found = {place.models[model].fingerprint for place in self.places if model in place.models}
+        return found.pop() if len(found) == 1 else None
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""
@@ -125,4 +131,4 @@ class Pool:
             await asyncio.sleep(WATCH_SECONDS)
             metrics.LOOP_LAG.observe(max(0.0, monotonic() - due))
             for place in self.places:
-                place.kill_if_stuck()
+                place.watch()

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from dia_server import metrics
-from dia_server.errors import GenerationFailed, ModelUnavailable, ReplayMismatch
+from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, ReplayMismatch
 from dia_server.models import registry
 from dia_server.pool.clip import SegmentRun
 from dia_server.pool.local import LocalWorker
@@ -55,20 +55,24 @@ class Place:
     """A worker's place in a lane; processes come and go, the place stays.
 
     Attributes:
-        state: `starting` until the first model is loaded, `up`, `waiting` between tries of a crash loop, `stopped`.
+        state: `idle` in a lane with an `idle_timeout` until there is work, `starting` until the first model is loaded,
+            `up`, `retiring` after the timeout, `waiting` between tries of a crash loop, `stopped`.
         models: what the process has loaded.
         errors: models that it couldn't load, and why.
     """
 
     def __init__(self, name: str, lane: Lane, settings: Settings) -> None:
         self.name = name
-        self.state: Literal["starting", "up", "waiting", "stopped"] = "starting"
+        self.state: Literal["idle", "starting", "up", "retiring", "waiting", "stopped"] = "starting"
+        if lane.config.idle_timeout is not None:
+            self.state = "idle"
         self.models: dict[str, Ready] = {}
         self.errors: dict[str, str] = {}
         self._lane = lane
         self._config = lane.config
         self._settings = settings
         self._worker: LocalWorker | None = None
+        self._wanted = asyncio.Event()
         self._attempts: dict[int, Attempt] = {}
         self._last_attempt = 0
         self._last_heard = self._spawned = time.monotonic()
@@ -118,9 +122,17 @@ class Place:
                 attempt.run = None
                 self._send(Cancel(number))
 
+    def wake(self) -> None:
+        """There is work that the lane's workers have no slot for."""
+        self._wanted.set()
+
     async def live(self) -> None:
         """Keep a process in this place until the task is cancelled."""
         while True:
+            if self._config.idle_timeout is not None:
+                self.state = "idle"
+                await self._wanted.wait()
+                self._wanted.clear()
             self.state, self._spawned = "starting", time.monotonic()
             try:
                 await self._live_once()
@@ -148,9 +160,13 @@ class Place:
         self._send(Stop())
         await self._worker.reap(patience=STOP_SECONDS)
 
-    def kill_if_stuck(self) -> None:
-        """Kill a process that has made no progress for longer than its bound."""
+    def watch(self) -> None:
+        """Kill a process that has made no progress for longer than its bound; let one go that had no work for long."""
         now = time.monotonic()
+        timeout = self._config.idle_timeout
+        if self.state == "up" and not self._attempts and timeout is not None and now - self._last_heard > timeout:
+            self.state = "retiring"
+            self._send(Stop())
         silent = now - (self._spawned if self.state == "starting" else self._last_heard)
         if self._worker is not None and silent > self._patience():
             log.warning("worker makes no progress, killed", worker=self.name, pid=self._worker.pid, seconds=silent)
@@ -241,10 +257,10 @@ class Place:
                     self._lane.submit(run)
                 else:
                     run.accept(event)
-            case Done(samples=samples):
-                run.complete(samples)
-            case Failed(message=message):
-                run.fail(GenerationFailed(message))
+            case Done():
+                run.complete(event)
+            case Failed(message=message, is_input_wrong=is_input_wrong):
+                run.fail(BadInput(message) if is_input_wrong else GenerationFailed(message))
 
     def _free_slot(self, number: int) -> None:
         # A cancel and the end of its attempt may cross on the pipe; the slot is given back once.
@@ -253,11 +269,12 @@ class Place:
 
     def _bury(self) -> None:
         """Take the dead process's runs back to the queue."""
-        metrics.DEATHS.labels(self._lane.name).inc()
-        self._deaths += 1
-        self._deaths_in_row += 1
         runs = [attempt.run for attempt in self._attempts.values() if attempt.run is not None]
-        log.warning("worker died", worker=self.name, pid=self._worker and self._worker.pid, runs=len(runs))
+        if self.state != "retiring":
+            metrics.DEATHS.labels(self._lane.name).inc()
+            self._deaths += 1
+            self._deaths_in_row += 1
+            log.warning("worker died", worker=self.name, pid=self._worker and self._worker.pid, runs=len(runs))
         self._worker = None
         self._attempts.clear()
         self.models.clear()

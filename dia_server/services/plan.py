@@ -16,7 +16,8 @@ from dia_server.script.instructions import Direction, understand
 from dia_server.services.casting import cast_roles, task_of
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Speak, derive_seed
-from dia_server.voices.store import Voice, VoiceStore
+from dia_server.voices.store import VoiceStore
+from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
@@ -191,13 +192,15 @@ def _clamp(value: float, bounds: tuple[float, float]) -> float:
 def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
     if name in DEFAULT_MODEL_NAMES:
         return registry.manifest(default_model(settings)), None
-    try:
+    if name in registry.speaking():
         return registry.manifest(name), None
-    except ModelNotFound:
-        if settings.unknown_models == "refuse":
-            raise
-        manifest = registry.manifest(default_model(settings))
-        return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
+    if settings.unknown_models == "refuse":
+        raise ModelNotFound(
+            f"Model '{name[:LONGEST_NAME]}' not found. Models that speak: {', '.join(registry.speaking())}",
+            param="model",
+        )
+    manifest = registry.manifest(default_model(settings))
+    return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
 def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from dia_server.models.fingerprint import fingerprint
 from dia_server.models.noise import MANIFEST, NoiseOptions
 from dia_server.models.protocol import Engine, Sequential
-from dia_server.tasks import Audio, Done, Event, Task
+from dia_server.tasks import Audio, Done, Event, Speak
 
 CHARACTERS_PER_SECOND = 15
 LEVEL = 0.1
@@ -29,7 +29,7 @@ def load(threads: int) -> Engine:
     )
 
 
-def speak(task: Task) -> Iterator[Event]:
+def speak(task: Speak) -> Iterator[Event]:
     """Noise for the task's text, at 15 characters a second over the pace asked for."""
     options = msgspec.convert(task.options, NoiseOptions)
     count = round(len(task.text) / CHARACTERS_PER_SECOND / task.delivery.speed * MANIFEST.sample_rate)
