@@ -51,7 +51,7 @@ class Previews:
         wanted = SpeechRequest(
             text=TEXT, voice=voice_id, format=FORMAT, seed=voice.voice_seed or SEED, voice_field="voice_id"
         )
-        return make_plan(wanted, there=self._voices.list(), settings=self._settings)
+        return make_plan(wanted, voices=self._voices, settings=self._settings)
 
     async def stream(self, plan: Plan) -> AsyncGenerator[bytes, None]:
         """The whole wav file in one piece, from the cache if nothing that it depends on has changed.
