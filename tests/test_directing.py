@@ -287,3 +287,9 @@ def test_an_alias_of_a_missing_voice_is_named(tmp_path: Path, voices: VoiceStore
     (tmp_path / "voices" / "raven.yaml").unlink()
     with pytest.raises(VoiceNotFound, match=r"Voice 'alloy' stands for 'raven' \(voice_aliases\), which is not there"):
         plan(voices, voice="alloy")
+
+
+def test_a_recording_that_no_model_imitates_is_named(tmp_path: Path, voices: VoiceStore) -> None:
+    write_voice(tmp_path, "ada", audio_prompt="ada")
+    assert plan(voices, voice="ada").unused == ("audio_prompt",)
+    assert plan(voices).unused == ()

@@ -58,7 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
-        directable: the other fields of `Delivery` that the model acts on.
+        directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
         beat_seconds: longest time that one step may take before the worker counts as hung.

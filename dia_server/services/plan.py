@@ -180,7 +180,7 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
         tempo=speed / model_speed,
         format=request.format,
         understood=direction.understood,
-        unused=_unused(request, manifest, direction),
+        unused=_unused(request, manifest, direction, voice),
         warning=warning,
     )
 
@@ -203,8 +203,8 @@ def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
     return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
-def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction) -> tuple[str, ...]:
-    """The parameters that the model has no knob for, and instructions of which nothing counts."""
+def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice) -> tuple[str, ...]:
+    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording."""
     unused = request.parameters.keys() - set(manifest.options.__struct_encode_fields__)
     neutral = Delivery()
     changed = {
@@ -212,6 +212,8 @@ def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction) ->
     }
     if request.instructions and not changed & (manifest.directable | {"speed"}):
         unused |= {"instructions"}
+    if voice.audio_prompt and "audio_prompt" not in manifest.directable:
+        unused |= {"audio_prompt"}
     return tuple(sorted(unused))
 
 
