@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -16,7 +16,7 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
 from dia_server import __version__
-from dia_server.api import documents, errors, generate, openai, system, voices
+from dia_server.api import documents, errors, generate, openai, system, transcriptions, voices, whisper
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
 from dia_server.api.bodies import JsonBody
 from dia_server.api.cors import Cors
@@ -25,6 +25,7 @@ from dia_server.api.request_log import RequestLog
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
 from dia_server.services.speech import Speech
+from dia_server.services.transcription import Transcription
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
 
@@ -41,6 +42,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
+    transcription = Transcription(settings, pool)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
@@ -59,6 +61,13 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             voices.list_voices_of_model,
             voices.voice_mappings,
             voices.voice_mapping_list,
+            Router(
+                "/",
+                route_handlers=[transcriptions.create_transcription, transcriptions.create_translation],
+                request_max_body_size=settings.max_upload_bytes,
+            ),
+            whisper.whisper_status,
+            whisper.load_whisper,
             system.root,
             system.health,
             system.workers,
@@ -72,6 +81,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "pool": Provide(lambda: pool, sync_to_thread=False),
             "voices": Provide(lambda: store, sync_to_thread=False),
             "speech": Provide(lambda: speech, sync_to_thread=False),
+            "transcription": Provide(lambda: transcription, sync_to_thread=False),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,

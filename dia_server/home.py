@@ -10,7 +10,7 @@ from dia_server.errors import SettingsError
 from dia_server.voices.store import install_starters
 
 # Libraries that would write elsewhere, and the folder of the cache that each gets instead.
-CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface"}
+CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "WHISPER_HOME": "whisper"}
 
 
 def use_caches(home: Path) -> None:

@@ -83,8 +83,8 @@ class Server:
         return self.post("/v1/audio/speech", {"input": text, "voice": voice, **fields})
 
     def workers(self) -> list[dict[str, Any]]:
-        workers: list[dict[str, Any]] = self.get("/workers").json()["workers"]
-        return workers
+        """All but those that only come with work for them, while there is none."""
+        return [worker for worker in self.get("/workers").json()["workers"] if worker["state"] != "idle"]
 
     def busy(self) -> int:
         return sum(worker["busy"] for worker in self.workers())
@@ -110,7 +110,9 @@ def make_home(home: Path, settings: Mapping[str, Any] | None = None) -> Path:
     install_starters(home / "voices")
     for name, options in NOISE_VOICES.items():
         (home / "voices" / f"{name}.yaml").write_text(yaml.safe_dump({"models": {"noise": options}}), encoding="utf-8")
-    (home / "config.yaml").write_text(yaml.safe_dump(dict(settings or {})), encoding="utf-8")
+    # The weights that need no network.
+    settings = {"whisper_model_size": "tiny.en", **(settings or {})}
+    (home / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return home
 
 

@@ -42,7 +42,7 @@ _REASONS = {
     401: "a key is missing or wrong",
     404: "what the request names is not there",
     413: "the body is too large",
-    415: "the body is not JSON",
+    415: "the body is not of the type that the route takes",
     429: "too many requests; `Retry-After` says when the next one counts",
     500: "a bug; the server's log has more",
     503: "no work is taken now; `Retry-After` says when to try again",
@@ -103,6 +103,24 @@ class EventOperation(AudioOperation):
         assert answer.content is not None  # noqa: S101 - likewise
         event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
         answer.content["text/event-stream"] = OpenAPIMediaType(schema=event)
+
+
+@dataclass
+class TranscriptOperation(Operation):
+    """A route that answers with a transcript."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        transcript = Schema(
+            type=OpenAPIType.OBJECT, properties={"text": Schema(type=OpenAPIType.STRING)}, required=["text"]
+        )
+        answer = OpenAPIResponse(
+            description="the transcript, in the format that was asked for",
+            content={"application/json": OpenAPIMediaType(schema=transcript), "text/plain": text},
+            headers={"X-Model": OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description="what listened")},
+        )
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 
 def _binary() -> OpenAPIMediaType:

@@ -55,6 +55,8 @@ def _invalid(error: HTTPException) -> BadInput:
     """What Litestar says of a query parameter, and of a body that is missing."""
     first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     name = first.get("key")
+    if error.detail == "Request Entity Too Large":
+        return BadInput("The form has too many fields")
     if name == "data":
         return BadInput("The body is empty; send a JSON object")
     return BadInput(f"'{name}': {first.get('message')}" if name else error.detail, param=name)

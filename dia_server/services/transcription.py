@@ -1,0 +1,190 @@
+"""From a recording to what is said in it: decoded if nobody vouches for it, then listened to in the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from dia_server.audio.wav import WavWriter
+from dia_server.errors import BadInput, ModelUnavailable
+from dia_server.models import registry
+from dia_server.models.whisper.languages import code_of
+from dia_server.pool.pool import Pool
+from dia_server.services.speech import TimedWord
+from dia_server.settings import Settings
+from dia_server.tasks import SAMPLE_BYTES, Decode, Marks, Transcribe
+
+MODEL = "whisper"
+DECODER = "decoder"
+RATE = 16_000
+
+
+class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """How to listen.
+
+    Attributes:
+        language: ISO 639-1 code or English name; None to have it found out.
+        prompt: words that set the style, or names that occur.
+        temperature: 0 for the likeliest words, up to 1.
+        is_translation: into English.
+        with_words: times of single words too.
+    """
+
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    is_translation: bool = False
+    with_words: bool = False
+
+
+PLAIN = TranscriptionRequest()
+
+
+class TranscribedSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence or so, with what the decoder says of it; `start` and `end` in seconds, `seek` in hundredths."""
+
+    start: float
+    end: float
+    text: str
+    words: list[TimedWord]
+    seek: int
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said.
+
+    Attributes:
+        language: code of the language spoken.
+        seconds: length of the recording.
+        size: of the weights that listened; another than the settings name where those can't be had.
+    """
+
+    text: str
+    language: str
+    seconds: float
+    size: str
+    segments: list[TranscribedSegment]
+
+
+class Transcription:
+    """The transcription service."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._size: str | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """The packages are installed and a lane runs them."""
+        installed = not registry.manifest(MODEL).missing_packages()
+        return installed and self._settings.lane_of(MODEL) is not None
+
+    @property
+    def is_loaded(self) -> bool:
+        """A worker is ready to listen."""
+        return any(MODEL in place.models for place in self._pool.places)
+
+    @property
+    def size(self) -> str:
+        """The weights that listened last, while they are loaded; else those that the settings name."""
+        return self._size if self._size and self.is_loaded else self._settings.whisper_model_size
+
+    def check(self, request: TranscriptionRequest) -> None:
+        """Refuse what can't be done, before any work.
+
+        Raises:
+            ModelUnavailable: Whisper is not installed.
+            BadInput: no such language, or too long a prompt.
+            Draining, QueueFull: no work is taken now.
+        """
+        manifest = registry.manifest(MODEL)
+        if manifest.missing_packages():
+            raise ModelUnavailable(
+                f"Transcription needs Whisper, which is not installed here: run `{manifest.installation}`, and start "
+                "the server again",
+                retry_after=60,
+            )
+        if request.language is not None and code_of(request.language) is None:
+            raise BadInput(
+                f"Whisper knows no language '{request.language[:100]}'; send a code such as 'en', or leave it out",
+                param="language",
+            )
+        longest = self._settings.max_input_characters
+        if len(request.prompt or "") > longest:
+            raise BadInput(f"prompt has {len(request.prompt or '')} characters; allowed are {longest}", param="prompt")
+        self._pool.check_room()
+
+    async def transcribe(self, path: Path, request: TranscriptionRequest = PLAIN) -> Transcript:
+        """What is said in a mono 16-bit wav file of ours, at an absolute path; ends its work when it is cancelled.
+
+        Raises:
+            ModelUnavailable: Whisper is not installed, or its weights can't be had.
+            DiaServerError: no work is taken now, or it failed.
+        """
+        self.check(request)
+        task = Transcribe(
+            path=str(path),
+            size=self._settings.whisper_model_size,
+            is_strict=self._settings.whisper_strict,
+            language=None if request.language is None else code_of(request.language),
+            prompt=request.prompt,
+            temperature=request.temperature,
+            is_translation=request.is_translation,
+            with_words=request.with_words,
+        )
+        with self._pool.open(MODEL) as clip:
+            run = clip.run(task, urgent=True)
+            async for _ in run:
+                pass
+        transcript = msgspec.convert(run.value, Transcript)
+        self._size = transcript.size
+        return transcript
+
+    async def transcribe_upload(self, upload: IO[bytes], request: TranscriptionRequest) -> Transcript:
+        """What is said in a sound file that nobody vouches for; nothing of it is left behind. See `transcribe`.
+
+        Raises:
+            BadInput: it can't be decoded, or is too long.
+        """
+        self.check(request)
+        with tempfile.TemporaryDirectory(prefix="transcription-") as folder:
+            untrusted, decoded = Path(folder, "upload"), Path(folder, "decoded.wav")
+            await asyncio.to_thread(_copy, upload, untrusted)
+            await self._decode(untrusted, decoded)
+            return await self.transcribe(decoded, request)
+
+    async def load(self) -> str:
+        """Load the weights that the settings name, by listening to a second of silence; the size that is loaded.
+
+        Raises:
+            DiaServerError: as `transcribe` does.
+        """
+        with tempfile.TemporaryDirectory(prefix="transcription-") as folder:
+            silence = Path(folder, "silence.wav")
+            with WavWriter(silence, RATE, RATE) as file:
+                file.write(bytes(RATE * SAMPLE_BYTES))
+            return (await self.transcribe(silence, TranscriptionRequest(language="en"))).size
+
+    async def _decode(self, untrusted: Path, decoded: Path) -> None:
+        task = Decode(path=str(untrusted), max_seconds=self._settings.max_transcription_seconds)
+        rate = registry.manifest(DECODER).sample_rate
+        with self._pool.open(DECODER) as clip, WavWriter(decoded, rate, RATE) as file:
+            async for heard in clip.run(task, urgent=True):
+                if not isinstance(heard, Marks):
+                    await asyncio.to_thread(file.write, heard)
+
+
+def _copy(upload: IO[bytes], path: Path) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(upload, file)
