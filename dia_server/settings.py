@@ -62,6 +62,8 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
+    # Untrusted files are decoded in a process that holds nothing else. It starts in a second, and takes 70 MB.
+    "decode": Lane(models=("decoder",), idle_timeout=60.0),
     # The timeout is enough to write down half an hour at three times its pace.
     "tools": Lane(models=("whisper",), threads=2, idle_timeout=300.0, task_timeout=600.0),
 }
@@ -117,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         262_144
     )
     max_upload_bytes: Annotated[
-        Positive, _meta("largest body with a sound file; OpenAI's limit, half an hour of good mp3")
+        Positive, _meta("largest uploaded recording; a minute in CD quality has 11 MB, and clients promise 25")
     ] = 26_214_400
     max_head_bytes: Annotated[
         Positive, _meta("largest request line with all headers; what browsers send is a tenth")

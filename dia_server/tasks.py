@@ -80,7 +80,7 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     in seconds.
 
     Attributes:
-        path: of a mono 16-bit wav file, absolute; its writer vouches for it.
+        path: of a 16-bit wav file, absolute; its writer vouches for it.
         size: of the weights, such as `base`.
         is_strict: no smaller weights may stand in for those that can't be had.
         language: ISO 639-1 code; None to have it found out.

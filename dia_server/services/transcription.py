@@ -10,8 +10,8 @@ from typing import IO
 
 import msgspec
 
-from dia_server.audio.wav import WavWriter
-from dia_server.errors import BadInput, ModelUnavailable
+from dia_server.audio.recorder import WavWriter
+from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable
 from dia_server.models import registry
 from dia_server.models.whisper.languages import code_of
 from dia_server.pool.pool import Pool
@@ -180,9 +180,13 @@ class Transcription:
         task = Decode(path=str(untrusted), max_seconds=self._settings.max_transcription_seconds)
         rate = registry.manifest(DECODER).sample_rate
         with self._pool.open(DECODER) as clip, WavWriter(decoded, rate, RATE) as file:
-            async for heard in clip.run(task, urgent=True):
-                if not isinstance(heard, Marks):
-                    await asyncio.to_thread(file.write, heard)
+            try:
+                async for heard in clip.run(task, urgent=True):
+                    if not isinstance(heard, Marks):
+                        await asyncio.to_thread(file.write, heard)
+            except (BadInput, GenerationFailed) as error:
+                # Whatever the decoder can't stand is the file's fault.
+                raise BadInput(error.message, param="file") from None
 
 
 def _copy(upload: IO[bytes], path: Path) -> None:

@@ -127,10 +127,11 @@ def ticking(model: Any, tick: Tick) -> Iterator[None]:
 
 
 def read(path: Path) -> tuple[Samples, float]:
-    """The samples of a mono 16-bit wav file at 16 kHz, and its seconds."""
+    """The samples of a 16-bit wav file as mono at 16 kHz, and its seconds."""
     with wave.open(str(path), "rb") as file:
-        rate, count = file.getframerate(), file.getnframes()
-        samples = np.frombuffer(file.readframes(count), "<i2").astype(np.float32) / np.float32(32768)
+        rate, count, channels = file.getframerate(), file.getnframes(), file.getnchannels()
+        frames = np.frombuffer(file.readframes(count), "<i2").reshape(-1, channels)
+    samples = frames.mean(axis=1, dtype=np.float32) / np.float32(32768)
     return soxr.resample(samples, rate, MANIFEST.sample_rate).astype(np.float32, copy=False), count / rate
 
 
