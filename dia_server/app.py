@@ -10,23 +10,40 @@ from pathlib import Path
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
 from dia_server import __version__
-from dia_server.api import documents, errors, generate, openai, system, transcriptions, voices, whisper
+from dia_server.api import (
+    documents,
+    errors,
+    generate,
+    mappings,
+    openai,
+    prompts,
+    system,
+    transcriptions,
+    voices,
+    whisper,
+)
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
 from dia_server.api.bodies import JsonBody
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
+from dia_server.api.uploads import FORM_BYTES, Uploads
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
+from dia_server.services.mappings import Mappings
+from dia_server.services.previews import Previews
+from dia_server.services.prompts import Prompts
 from dia_server.services.speech import Speech
 from dia_server.services.transcription import Transcription
 from dia_server.settings import Settings
+from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore
 
 SWAGGER = "/schema/assets"
@@ -43,6 +60,11 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
     transcription = Transcription(settings, pool)
+    prompt_store = PromptStore(home / FOLDER)
+    voice_mappings = Mappings(settings, store, prompt_store)
+    prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
+    previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)
+    uploads = Uploads(settings)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
@@ -61,13 +83,25 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             voices.list_voices_of_model,
             voices.voice_mappings,
             voices.voice_mapping_list,
-            Router(
-                "/",
-                route_handlers=[transcriptions.create_transcription, transcriptions.create_translation],
-                request_max_body_size=settings.max_upload_bytes,
-            ),
+            _limited(transcriptions.create_transcription, settings.max_upload_bytes),
+            _limited(transcriptions.create_translation, settings.max_upload_bytes),
             whisper.whisper_status,
             whisper.load_whisper,
+            mappings.create_mapping,
+            mappings.update_mapping,
+            mappings.delete_mapping,
+            mappings.delete_custom_voice,
+            mappings.preview,
+            prompts.list_prompts,
+            prompts.list_metadata,
+            prompts.get_metadata,
+            prompts.get_prompt,
+            prompts.get_audio,
+            prompts.delete_prompt,
+            prompts.put_transcript,
+            prompts.discover,
+            _limited(prompts.upload_prompt, settings.max_upload_bytes),
+            _limited(mappings.create_custom_voice, settings.max_voice_sample_bytes),
             system.root,
             system.health,
             system.workers,
@@ -82,10 +116,16 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "voices": Provide(lambda: store, sync_to_thread=False),
             "speech": Provide(lambda: speech, sync_to_thread=False),
             "transcription": Provide(lambda: transcription, sync_to_thread=False),
+            "prompt_store": Provide(lambda: prompt_store, sync_to_thread=False),
+            "prompts": Provide(lambda: prompt_service, sync_to_thread=False),
+            "mappings": Provide(lambda: voice_mappings, sync_to_thread=False),
+            "previews": Provide(lambda: previews, sync_to_thread=False),
+            "uploads": Provide(lambda: uploads, sync_to_thread=False),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,
             HTTPException: errors.on_framework,
+            OSError: errors.on_storage,
             Exception: errors.on_unexpected,
         },
         guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
@@ -94,6 +134,11 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
         openapi_config=_openapi(settings),
         logging_config=None,
     )
+
+
+def _limited(handler: HTTPRouteHandler, file_bytes: int) -> Router:
+    """A route with a body large enough for a form with such a file."""
+    return Router("/", route_handlers=[handler], request_max_body_size=file_bytes + FORM_BYTES)
 
 
 def _swagger_folder() -> Path:

@@ -63,6 +63,33 @@ class NotFound(DiaServerError):
     code = "not_found"
 
 
+class PromptNotFound(NotFound):
+    """No audio prompt of that name."""
+
+    code = "prompt_not_found"
+
+
+class Conflict(DiaServerError):
+    """The name is taken, or what it names is in use."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(DiaServerError):
+    """A part of the request is larger than the settings allow."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class ClientLeft(DiaServerError):
+    """Nobody reads the answer; the status, nginx's, is for the log."""
+
+    status = 499
+    code = "client_left"
+
+
 class ModelNotFound(NotFound):
     """No model of that name."""
 
@@ -116,6 +143,25 @@ class ModelUnavailable(Unavailable):
 
     code = "model_unavailable"
     final = True
+
+
+class TooManyUploads(Unavailable):
+    """As many uploads are open as the settings allow."""
+
+    code = "too_many_uploads"
+
+
+class StorageUnavailable(Unavailable):
+    """The home can't be written to."""
+
+    code = "storage_unavailable"
+
+
+class StorageFull(DiaServerError):
+    """The disk is full."""
+
+    status = 507
+    code = "storage_full"
 
 
 class DownloadFailed(DiaServerError):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from dia_server.errors import SettingsError
+from dia_server.files import PART_SUFFIX
 from dia_server.voices.store import install_starters
 
 # Libraries that would write elsewhere, and the folder of the cache that each gets instead.
 CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "WHISPER_HOME": "whisper"}
+
+# What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
+ABANDONED_SECONDS = 3_600
 
 
 def use_caches(home: Path) -> None:
@@ -32,6 +38,16 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
+        for folder in ("voices", "audio_prompts", "cache/tmp", "cache/previews"):
+            _sweep(home / folder)
     except OSError as error:
         raise SettingsError(f"Can't use {home} as home: {error.strerror}; choose another with --home") from None
     return home
+
+
+def _sweep(folder: Path) -> None:
+    """Remove unfinished files that nobody will finish."""
+    for part in folder.glob(f".*{PART_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()

@@ -121,6 +121,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_upload_bytes: Annotated[
         Positive, _meta("largest uploaded recording; a minute in CD quality has 11 MB, and clients promise 25")
     ] = 26_214_400
+    max_voice_sample_bytes: Annotated[
+        Positive, _meta("largest recording for POST /v1/audio/voices; OpenAI takes as much")
+    ] = 10_485_760
+    max_uploads: Annotated[
+        Positive, _meta("uploads open at once; bounds disk and memory; one more is a 503 with Retry-After")
+    ] = 8
+    min_prompt_seconds: Annotated[
+        Seconds, _meta("shortest recording of a voice, without the silence around it; less tells nothing of a voice")
+    ] = 1.0
+    max_prompt_seconds: Annotated[
+        Seconds, _meta("longest recording of a voice; more makes speech slower, hardly more alike")
+    ] = 60.0
+    max_transcript_characters: Annotated[
+        Positive, _meta("longest transcript of a recording; a minute of quick speech has 1,200")
+    ] = 2_000
     max_head_bytes: Annotated[
         Positive, _meta("largest request line with all headers; what browsers send is a tenth")
     ] = 65_536
@@ -130,6 +145,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "seconds in which a request must have arrived, head and body; whoever takes longer only holds a connection"
         ),
     ] = 60.0
+    upload_timeout: Annotated[
+        Seconds,
+        _meta("the same for uploads of files; in 300 s the largest one arrives over 0.7 Mbit/s"),
+    ] = 300.0
     write_timeout: Annotated[
         Seconds,
         _meta(

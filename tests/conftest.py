@@ -83,7 +83,7 @@ class Server:
         return self.post("/v1/audio/speech", {"input": text, "voice": voice, **fields})
 
     def workers(self) -> list[dict[str, Any]]:
-        """All but those that only come with work for them, while there is none."""
+        """The workers, without the places that stay empty until there is work for them."""
         return [worker for worker in self.get("/workers").json()["workers"] if worker["state"] != "idle"]
 
     def busy(self) -> int:

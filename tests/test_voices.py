@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dia_server.errors import VoiceNotFound
 from dia_server.voices import store as store_module
-from dia_server.voices.store import MAX_FILE_BYTES, Voice, VoiceStore, install_starters
+from dia_server.voices.store import MAX_FILE_BYTES, VoiceStore, install_starters
+from dia_server.voices.text import Voice
 
 
 @pytest.fixture

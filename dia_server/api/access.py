@@ -22,6 +22,9 @@ OPEN_FOLDER = "/schema"
 # Open WebUI, for one, sends no key when it asks for these.
 LIST_ROUTES = frozenset({"/voices", "/v1/voices", "/v1/models", "/v1/audio/models", "/v1/audio/voices"})
 
+# Only these methods are: a path that lists voices may also make them.
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
 # The option of a route that counts for `requests_per_minute`.
 RATED = "rated"
 # Callers beyond that are forgotten, the longest silent first: 2 MB at most.
@@ -44,7 +47,7 @@ class KeyGuard:
             NotAuthenticated: it may not.
         """
         del handler
-        if not self._digests or self._is_open(connection.scope["path_template"]):
+        if not self._digests or self._is_open(connection.scope["method"], connection.scope["path_template"]):
             return
         given = [_digest(key) for key in _keys_in(connection.scope["headers"])]
         known = [digest for digest in given if self._is_known(digest)]
@@ -53,8 +56,8 @@ class KeyGuard:
             raise NotAuthenticated(f"{what}; send one of the server's as 'Authorization: Bearer …' or 'X-API-Key: …'")
         connection.scope["state"]["caller"] = known[0]
 
-    def _is_open(self, route: str) -> bool:
-        return route in self._open or f"{route}/".startswith(f"{OPEN_FOLDER}/")
+    def _is_open(self, method: str, route: str) -> bool:
+        return method in READING and (route in self._open or f"{route}/".startswith(f"{OPEN_FOLDER}/"))
 
     def _is_known(self, digest: bytes) -> bool:
         # All are compared, so that time tells nothing.

@@ -13,6 +13,8 @@ from litestar.openapi.spec import (
     OpenAPIMediaType,
     OpenAPIResponse,
     Operation,
+    Reference,
+    RequestBody,
     Schema,
     SecurityScheme,
 )
@@ -41,11 +43,13 @@ _REASONS = {
     400: "the request can't be served as it stands",
     401: "a key is missing or wrong",
     404: "what the request names is not there",
+    409: "the name is taken, or what it names is in use",
     413: "the body is too large",
-    415: "the body is not of the type that the route takes",
+    415: "the body is of another type than the route takes",
     429: "too many requests; `Retry-After` says when the next one counts",
     500: "a bug; the server's log has more",
     503: "no work is taken now; `Retry-After` says when to try again",
+    507: "the disk is full",
 }
 
 KEYS = Components(
@@ -92,6 +96,59 @@ class AudioOperation(Operation):
 
 
 @dataclass
+class WavOperation(Operation):
+    """A route that answers with a wav file."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        answer = OpenAPIResponse(description="a wav file", content={"audio/wav": _binary()})
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+TRANSCRIPT = OpenAPIResponse(
+    description="the transcript, in the format that was asked for",
+    content={
+        "application/json": OpenAPIMediaType(
+            schema=Schema(
+                type=OpenAPIType.OBJECT, properties={"text": Schema(type=OpenAPIType.STRING)}, required=["text"]
+            )
+        ),
+        "text/plain": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
+    },
+    headers={"X-Model": OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description="what listened")},
+)
+
+
+def upload_of(
+    file: str,
+    *,
+    required: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    answer: OpenAPIResponse | None = None,
+) -> type[Operation]:
+    """The operation of a route that takes a form with a file and texts, by the names of their fields.
+
+    `answer` stands for one that the handler's type doesn't tell.
+    """
+
+    @dataclass
+    class UploadOperation(Operation):
+        def __post_init__(self) -> None:
+            fields: dict[str, Reference | Schema] = {
+                name: Schema(type=OpenAPIType.STRING) for name in (*required, *optional)
+            }
+            fields[file] = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+            form = Schema(type=OpenAPIType.OBJECT, properties=fields, required=[*required, file])
+            self.request_body = RequestBody(
+                required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)}
+            )
+            if answer is not None:
+                self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+    return UploadOperation
+
+
+@dataclass
 class EventOperation(AudioOperation):
     """A route that answers with audio, or with events that carry it."""
 
@@ -103,24 +160,6 @@ class EventOperation(AudioOperation):
         assert answer.content is not None  # noqa: S101 - likewise
         event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
         answer.content["text/event-stream"] = OpenAPIMediaType(schema=event)
-
-
-@dataclass
-class TranscriptOperation(Operation):
-    """A route that answers with a transcript."""
-
-    def __post_init__(self) -> None:
-        """Say so."""
-        text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
-        transcript = Schema(
-            type=OpenAPIType.OBJECT, properties={"text": Schema(type=OpenAPIType.STRING)}, required=["text"]
-        )
-        answer = OpenAPIResponse(
-            description="the transcript, in the format that was asked for",
-            content={"application/json": OpenAPIMediaType(schema=transcript), "text/plain": text},
-            headers={"X-Model": OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description="what listened")},
-        )
-        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 
 def _binary() -> OpenAPIMediaType:

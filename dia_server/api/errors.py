@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +13,10 @@ from litestar.exceptions import HTTPException
 from litestar.types import Scope
 
 from dia_server.api.dialect import dialect_of
-from dia_server.errors import BadInput, DiaServerError
+from dia_server.errors import BadInput, DiaServerError, StorageFull, StorageUnavailable
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +59,20 @@ def _invalid(error: HTTPException) -> BadInput:
     """What Litestar says of a query parameter, and of a body that is missing."""
     first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     name = first.get("key")
-    if error.detail == "Request Entity Too Large":
-        return BadInput("The form has too many fields")
     if name == "data":
         return BadInput("The body is empty; send a JSON object")
     return BadInput(f"'{name}': {first.get('message')}" if name else error.detail, param=name)
+
+
+def on_storage(request: Request[Any, Any, Any], error: OSError) -> Response[bytes]:
+    """The home can't be written to, which is for the admin to mend; any other error of the system is a bug."""
+    if error.errno in _FULL:
+        return on_expected(request, StorageFull("The server's disk is full; nothing was stored"))
+    if error.errno in _READ_ONLY:
+        log.error("home can't be written to", reason=error.strerror, file=error.filename)
+        reason = "The server can't write to its home, and its log says why; nothing was stored"
+        return on_expected(request, StorageUnavailable(reason, retry_after=60))
+    return on_unexpected(request, error)
 
 
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -8,13 +8,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from dia_server.settings import Settings
 
+_FORM = b"multipart/form-data"
+
 
 def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol within `max_head_bytes`, `request_timeout` and `write_timeout`."""
+    """uvicorn's protocol within `max_head_bytes`, `request_timeout`, `upload_timeout` and `write_timeout`."""
 
     class BoundedProtocol(_PatientProtocol):
         max_head_bytes = settings.max_head_bytes
         request_timeout = settings.request_timeout
+        upload_timeout = settings.upload_timeout
         write_timeout = settings.write_timeout
 
     return BoundedProtocol
@@ -23,10 +26,12 @@ def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
 class _PatientProtocol(HttpToolsProtocol):
     max_head_bytes: int
     request_timeout: float
+    upload_timeout: float
     write_timeout: float
 
     _head_bytes = 0
     _is_in_body = False
+    _patience = 0.0
     _arrival: asyncio.TimerHandle | None = None
     _reading: asyncio.TimerHandle | None = None
 
@@ -50,6 +55,9 @@ class _PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._is_in_body, self._head_bytes = True, 0
+        if any(name == b"content-type" and value.lower().startswith(_FORM) for name, value in self.headers):
+            self._stop_waiting()
+            self._await_request(self.upload_timeout)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -66,8 +74,9 @@ class _PatientProtocol(HttpToolsProtocol):
             self._reading.cancel()
             self._reading = None
 
-    def _await_request(self) -> None:
-        self._arrival = self.loop.call_later(self.request_timeout, self._request_is_late)
+    def _await_request(self, patience: float | None = None) -> None:
+        self._patience = patience or self.request_timeout
+        self._arrival = self.loop.call_later(self._patience, self._request_is_late)
 
     def _stop_waiting(self) -> None:
         if self._arrival is not None:
@@ -81,7 +90,7 @@ class _PatientProtocol(HttpToolsProtocol):
             # The next request waits for us, not we for it.
             self._await_request()
         elif self._head_bytes or (cycle is not None and self._is_in_body and not cycle.response_started):
-            self._answer_408(f"The request has not arrived within {self.request_timeout:g} s")
+            self._answer_408(f"The request has not arrived within {self._patience:g} s")
         else:
             self.transport.close()
 

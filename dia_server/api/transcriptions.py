@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, post
-from litestar.datastructures import State, UploadFile
-from litestar.enums import RequestEncodingType
-from litestar.params import Body
-from litestar.types import ASGIApp
+from litestar import Request, Response, post
+from litestar.datastructures import State
 
 from dia_server.api.access import RATED
-from dia_server.api.documents import TranscriptOperation, failures
-from dia_server.api.forms import FormBody, only_forms
-from dia_server.api.http import StreamedAnswer
+from dia_server.api.bodies import explain
+from dia_server.api.documents import TRANSCRIPT, failures, upload_of
+from dia_server.api.http import while_connected
+from dia_server.api.uploads import Uploads
 from dia_server.errors import BadInput
 from dia_server.models.whisper.languages import LANGUAGES
 from dia_server.services.captions import Caption, srt, vtt
 from dia_server.services.speech import TimedWord
 from dia_server.services.transcription import TranscribedSegment, Transcript, Transcription, TranscriptionRequest
+from dia_server.settings import Settings
 
-# Fields that a form may have, known or not; OpenAI's clients send a dozen.
-MAX_PARTS = 64
-JSON = "application/json"
+FILE = "file"
+TRANSLATION_FIELDS = ("model", "prompt", "response_format", "temperature")
+LISTS = ("timestamp_granularities", "timestamp_granularities[]")
+TRANSCRIPTION_FIELDS = (*TRANSLATION_FIELDS, "language", *LISTS)
 TEXT = "text/plain; charset=utf-8"
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
-class TranslationForm(msgspec.Struct, kw_only=True):
-    """OpenAI's fields; unknown ones are ignored."""
+class Fields(msgspec.Struct, kw_only=True):
+    """OpenAI's fields beside the file; `model` may say anything, since the settings name the weights."""
 
-    file: Annotated[UploadFile, msgspec.Meta(description="a sound file: wav, mp3, flac, ogg, m4a, aac or webm")]
-    model: Annotated[str, msgspec.Meta(description="any; the settings name the weights, and `X-Model` tells them")] = (
-        "whisper-1"
-    )
-    prompt: Annotated[str | None, msgspec.Meta(description="words that set the style, or names that occur")] = None
+    prompt: str | None = None
     response_format: ResponseFormat = "json"
     temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    language: str | None = None
+    timestamp_granularities: list[Literal["word", "segment"]] = []
 
+    def __post_init__(self) -> None:
+        """Refuse what goes together with another format only.
 
-class TranscriptionForm(TranslationForm, kw_only=True):
-    """OpenAI's fields; unknown ones are ignored."""
-
-    language: Annotated[
-        str | None, msgspec.Meta(description="what is spoken, such as `en`; absent: found out", examples=["en"])
-    ] = None
-    timestamp_granularities: Annotated[
-        list[Literal["word", "segment"]] | None,
-        msgspec.Meta(description="with `verbose_json`; `timestamp_granularities[]` is the same"),
-    ] = None
+        Raises:
+            BadInput: times are asked for where there is no place for them.
+        """
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            raise BadInput(
+                "timestamp_granularities needs response_format 'verbose_json'", param="timestamp_granularities"
+            )
 
 
 class Usage(msgspec.Struct):
@@ -92,80 +89,79 @@ class TranscriptAnswer(msgspec.Struct):
     "/v1/audio/transcriptions",
     status_code=200,
     summary="Write down a recording",
-    responses=failures(400, 401, 413, 415, 429, 500, 503),
-    operation_class=TranscriptOperation,
-    dto=FormBody,
-    guards=[only_forms],
+    responses=failures(400, 401, 413, 415, 429, 500, 503, 507),
+    operation_class=upload_of(FILE, optional=TRANSCRIPTION_FIELDS, answer=TRANSCRIPT),
     opt={RATED: True},
 )
 async def create_transcription(
-    request: Request[Any, Any, State],
-    data: Annotated[
-        TranscriptionForm, Body(media_type=RequestEncodingType.MULTI_PART, multipart_form_part_limit=MAX_PARTS)
-    ],
-    transcription: Transcription,
-) -> ASGIApp:
-    """Write down what is said in `file`."""
-    if data.timestamp_granularities and data.response_format != "verbose_json":
-        raise BadInput("timestamp_granularities needs response_format 'verbose_json'", param="timestamp_granularities")
-    granularities = data.timestamp_granularities or ["segment"]
-    wanted = TranscriptionRequest(
-        language=data.language,
-        prompt=data.prompt,
-        temperature=data.temperature,
-        with_words="word" in granularities,
-    )
-    return _answer(request, data, wanted, transcription, with_segments="segment" in granularities)
+    request: Request[Any, Any, State], settings: Settings, uploads: Uploads, transcription: Transcription
+) -> Response[bytes]:
+    """Write down what is said in `file`: wav, mp3, flac, ogg, m4a, aac or webm."""
+    transcription.check()
+    async with uploads.receive(
+        request, file_field=FILE, texts=TRANSCRIPTION_FIELDS, max_bytes=settings.max_upload_bytes
+    ) as form:
+        fields = decode_fields(form.texts)
+        wanted = TranscriptionRequest(
+            language=fields.language,
+            prompt=fields.prompt,
+            temperature=fields.temperature,
+            with_words="word" in fields.timestamp_granularities,
+        )
+        transcript = await while_connected(request, transcription.listen_to_upload(form.file, wanted))
+    return _answer(request, transcript, fields, wanted)
 
 
 @post(
     "/v1/audio/translations",
     status_code=200,
     summary="Write down a recording in English",
-    responses=failures(400, 401, 413, 415, 429, 500, 503),
-    operation_class=TranscriptOperation,
-    dto=FormBody,
-    guards=[only_forms],
+    responses=failures(400, 401, 413, 415, 429, 500, 503, 507),
+    operation_class=upload_of(FILE, optional=TRANSLATION_FIELDS, answer=TRANSCRIPT),
     opt={RATED: True},
 )
 async def create_translation(
-    request: Request[Any, Any, State],
-    data: Annotated[
-        TranslationForm, Body(media_type=RequestEncodingType.MULTI_PART, multipart_form_part_limit=MAX_PARTS)
-    ],
-    transcription: Transcription,
-) -> ASGIApp:
+    request: Request[Any, Any, State], settings: Settings, uploads: Uploads, transcription: Transcription
+) -> Response[bytes]:
     """Write down in English what is said in `file`, in whatever language."""
-    wanted = TranscriptionRequest(prompt=data.prompt, temperature=data.temperature, is_translation=True)
-    return _answer(request, data, wanted, transcription, with_segments=True)
+    transcription.check()
+    async with uploads.receive(
+        request, file_field=FILE, texts=TRANSLATION_FIELDS, max_bytes=settings.max_upload_bytes
+    ) as form:
+        fields = decode_fields(form.texts)
+        wanted = TranscriptionRequest(prompt=fields.prompt, temperature=fields.temperature, is_translation=True)
+        transcript = await while_connected(request, transcription.listen_to_upload(form.file, wanted))
+    return _answer(request, transcript, fields, wanted)
+
+
+def decode_fields(texts: Mapping[str, str]) -> Fields:
+    """A form's texts as what they mean; empty ones are absent.
+
+    Raises:
+        BadInput: one is wrong; `param` names it.
+    """
+    given: dict[str, Any] = {name: text for name, text in texts.items() if text.strip() and name not in LISTS}
+    granularities = [each for name in LISTS for each in texts.get(name, "").split(",") if each]
+    try:
+        return msgspec.convert(given | {LISTS[0]: granularities}, Fields, strict=False)
+    except msgspec.ValidationError as error:
+        raise explain(str(error), Fields) from None
 
 
 def _answer(
-    request: Request[Any, Any, State],
-    data: TranslationForm,
-    wanted: TranscriptionRequest,
-    transcription: Transcription,
-    *,
-    with_segments: bool,
-) -> ASGIApp:
-    transcription.check(wanted)
-    log = request.scope["state"]["log"]
-
-    async def body() -> AsyncGenerator[bytes, None]:
-        transcript = await transcription.transcribe_upload(data.file.file, wanted)
-        log["model"], log["audio_seconds"] = f"whisper-{transcript.size}", round(transcript.seconds, 3)
-        yield _render(transcript, data.response_format, wanted, with_segments=with_segments)
-
-    def headers() -> dict[str, str]:
-        return {"Content-Type": JSON if "json" in data.response_format else TEXT, "X-Model": log["model"]}
-
-    return StreamedAnswer(body(), headers, whole=True)
+    request: Request[Any, Any, State], transcript: Transcript, fields: Fields, wanted: TranscriptionRequest
+) -> Response[bytes]:
+    model = f"whisper-{transcript.size}"
+    request.scope["state"]["log"] |= {"model": model, "audio_seconds": round(transcript.seconds, 3)}
+    return Response(
+        _render(transcript, fields, wanted),
+        media_type="application/json" if "json" in fields.response_format else TEXT,
+        headers={"X-Model": model},
+    )
 
 
-def _render(
-    transcript: Transcript, response_format: ResponseFormat, wanted: TranscriptionRequest, *, with_segments: bool
-) -> bytes:
-    match response_format:
+def _render(transcript: Transcript, fields: Fields, wanted: TranscriptionRequest) -> bytes:
+    match fields.response_format:
         case "text":
             return f"{transcript.text}\n".encode()
         case "srt":
@@ -173,11 +169,11 @@ def _render(
         case "vtt":
             return vtt(_captions(transcript)).encode()
     answer = TranscriptAnswer(transcript.text, Usage(transcript.seconds))
-    if response_format == "verbose_json":
+    if fields.response_format == "verbose_json":
         answer.task = "translate" if wanted.is_translation else "transcribe"
         answer.language = "english" if wanted.is_translation else LANGUAGES[transcript.language]
         answer.duration = transcript.seconds
-        if with_segments:
+        if not fields.timestamp_granularities or "segment" in fields.timestamp_granularities:
             answer.segments = [_segment(number, segment) for number, segment in enumerate(transcript.segments)]
         if wanted.with_words:
             answer.words = [word for segment in transcript.segments for word in segment.words]

@@ -9,7 +9,9 @@ from litestar import get
 
 from dia_server.api.documents import OPEN, failures
 from dia_server.settings import Settings
-from dia_server.voices.store import Voice, VoiceStore
+from dia_server.voices.prompts import PromptStore
+from dia_server.voices.store import VoiceStore
+from dia_server.voices.text import Voice
 
 
 class VoiceEntry(msgspec.Struct, kw_only=True):
@@ -69,8 +71,9 @@ class VoiceMapping(msgspec.Struct, kw_only=True):
 
 
 @get(["/voices", "/v1/voices"], summary="List voices", security=OPEN, responses=failures(401), sync_to_thread=False)
-def list_voices(voices: VoiceStore) -> VoiceList:
+def list_voices(voices: VoiceStore, prompt_store: PromptStore) -> VoiceList:
     """The voices in the home's `voices/` folder."""
+    prompts = prompt_store.list()
     return VoiceList(
         voices=[
             VoiceEntry(
@@ -79,7 +82,7 @@ def list_voices(voices: VoiceStore) -> VoiceList:
                 name=voice_id,
                 style=voice.style,
                 primary_speaker=voice.primary_speaker,
-                has_audio_prompt=voice.audio_prompt is not None,
+                has_audio_prompt=voice.audio_prompt in prompts,
                 preview_url=f"/preview/{voice_id}",
             )
             for voice_id, voice in voices.list().items()
@@ -115,13 +118,13 @@ def list_voices_of_model(model: str, voices: VoiceStore, settings: Settings) -> 
 @get("/voice_mappings", summary="Voice mappings by id", responses=failures(401), sync_to_thread=False)
 def voice_mappings(voices: VoiceStore) -> dict[str, VoiceMapping]:
     """Every voice's own fields, by its id."""
-    return {voice_id: _mapping(voice) for voice_id, voice in voices.list().items()}
+    return {voice_id: mapping_of(voice) for voice_id, voice in voices.list().items()}
 
 
 @get("/v1/voice_mappings", summary="Voice mappings as a list", responses=failures(401), sync_to_thread=False)
 def voice_mapping_list(voices: VoiceStore) -> list[VoiceMapping]:
     """The same as a list, which an older provider loops over."""
-    return [_mapping(voice, voice_id) for voice_id, voice in voices.list().items()]
+    return [mapping_of(voice, voice_id) for voice_id, voice in voices.list().items()]
 
 
 def _names(voices: VoiceStore, settings: Settings) -> list[str]:
@@ -130,7 +133,8 @@ def _names(voices: VoiceStore, settings: Settings) -> list[str]:
     return [*there, *aliases]
 
 
-def _mapping(voice: Voice, voice_id: str | msgspec.UnsetType = msgspec.UNSET) -> VoiceMapping:
+def mapping_of(voice: Voice, voice_id: str | msgspec.UnsetType = msgspec.UNSET) -> VoiceMapping:
+    """A voice's own fields."""
     return VoiceMapping(
         voice_id=voice_id,
         style=voice.style,

@@ -111,6 +111,11 @@ class Pool:
         places = [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
         return any(place.state == "up" and place.models for place in places)
 
+    def fingerprint(self, model: str) -> str | None:
+        """Of the workers that have a model loaded; None while none has, or where they differ."""
+        found = {place.models[model].fingerprint for place in self.places if model in place.models}
+        return found.pop() if len(found) == 1 else None
+
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""
         return [place.info() for place in self.places]

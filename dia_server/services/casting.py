@@ -11,7 +11,8 @@ from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
 from dia_server.tasks import Delivery, Speak
-from dia_server.voices.store import Voice, VoiceStore
+from dia_server.voices.store import VoiceStore
+from dia_server.voices.text import Voice
 
 
 class Role(msgspec.Struct, frozen=True):

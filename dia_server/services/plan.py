@@ -16,7 +16,8 @@ from dia_server.script.instructions import Direction, understand
 from dia_server.services.casting import cast_roles, task_of
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Speak, derive_seed
-from dia_server.voices.store import Voice, VoiceStore
+from dia_server.voices.store import VoiceStore
+from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles

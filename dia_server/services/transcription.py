@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from dia_server.audio.recorder import WavWriter
 from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable
+from dia_server.files import PART_SUFFIX
 from dia_server.models import registry
 from dia_server.models.whisper.languages import code_of
 from dia_server.pool.pool import Pool
 from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
-from dia_server.tasks import SAMPLE_BYTES, Decode, Marks, Transcribe
+from dia_server.tasks import SAMPLE_BYTES, Decode, Transcribe
 
 MODEL = "whisper"
 DECODER = "decoder"
@@ -100,12 +102,11 @@ class Transcription:
         """The weights that listened last, while they are loaded; else those that the settings name."""
         return self._size if self._size and self.is_loaded else self._settings.whisper_model_size
 
-    def check(self, request: TranscriptionRequest) -> None:
-        """Refuse what can't be done, before any work.
+    def check(self) -> None:
+        """Whether anything can be written down here now, to be asked before any work.
 
         Raises:
             ModelUnavailable: Whisper is not installed.
-            BadInput: no such language, or too long a prompt.
             Draining, QueueFull: no work is taken now.
         """
         manifest = registry.manifest(MODEL)
@@ -115,29 +116,26 @@ class Transcription:
                 "the server again",
                 retry_after=60,
             )
-        if request.language is not None and code_of(request.language) is None:
-            raise BadInput(
-                f"Whisper knows no language '{request.language[:100]}'; send a code such as 'en', or leave it out",
-                param="language",
-            )
-        longest = self._settings.max_input_characters
-        if len(request.prompt or "") > longest:
-            raise BadInput(f"prompt has {len(request.prompt or '')} characters; allowed are {longest}", param="prompt")
         self._pool.check_room()
 
-    async def transcribe(self, path: Path, request: TranscriptionRequest = PLAIN) -> Transcript:
-        """What is said in a mono 16-bit wav file of ours, at an absolute path; ends its work when it is cancelled.
+    async def transcribe(self, path: Path) -> str:
+        """The text of `listen`."""
+        return (await self.listen(path)).text
+
+    async def listen(self, path: Path, request: TranscriptionRequest = PLAIN) -> Transcript:
+        """What is said in a 16-bit wav file of ours, at an absolute path; ends its work when it is cancelled.
 
         Raises:
+            BadInput: no such language.
             ModelUnavailable: Whisper is not installed, or its weights can't be had.
             DiaServerError: no work is taken now, or it failed.
         """
-        self.check(request)
+        self.check()
         task = Transcribe(
             path=str(path),
             size=self._settings.whisper_model_size,
             is_strict=self._settings.whisper_strict,
-            language=None if request.language is None else code_of(request.language),
+            language=_code(request.language),
             prompt=request.prompt,
             temperature=request.temperature,
             is_translation=request.is_translation,
@@ -151,30 +149,27 @@ class Transcription:
         self._size = transcript.size
         return transcript
 
-    async def transcribe_upload(self, upload: IO[bytes], request: TranscriptionRequest) -> Transcript:
-        """What is said in a sound file that nobody vouches for; nothing of it is left behind. See `transcribe`.
+    async def listen_to_upload(self, untrusted: Path, request: TranscriptionRequest) -> Transcript:
+        """What is said in a sound file that nobody vouches for; see `listen`.
 
         Raises:
             BadInput: it can't be decoded, or is too long.
         """
-        self.check(request)
-        with tempfile.TemporaryDirectory(prefix="transcription-") as folder:
-            untrusted, decoded = Path(folder, "upload"), Path(folder, "decoded.wav")
-            await asyncio.to_thread(_copy, upload, untrusted)
+        _code(request.language)
+        with _temporary_wav() as decoded:
             await self._decode(untrusted, decoded)
-            return await self.transcribe(decoded, request)
+            return await self.listen(decoded, request)
 
     async def load(self) -> str:
         """Load the weights that the settings name, by listening to a second of silence; the size that is loaded.
 
         Raises:
-            DiaServerError: as `transcribe` does.
+            DiaServerError: as `listen` does.
         """
-        with tempfile.TemporaryDirectory(prefix="transcription-") as folder:
-            silence = Path(folder, "silence.wav")
+        with _temporary_wav() as silence:
             with WavWriter(silence, RATE, RATE) as file:
                 file.write(bytes(RATE * SAMPLE_BYTES))
-            return (await self.transcribe(silence, TranscriptionRequest(language="en"))).size
+            return (await self.listen(silence, TranscriptionRequest(language="en"))).size
 
     async def _decode(self, untrusted: Path, decoded: Path) -> None:
         task = Decode(path=str(untrusted), max_seconds=self._settings.max_transcription_seconds)
@@ -182,13 +177,37 @@ class Transcription:
         with self._pool.open(DECODER) as clip, WavWriter(decoded, rate, RATE) as file:
             try:
                 async for heard in clip.run(task, urgent=True):
-                    if not isinstance(heard, Marks):
+                    if isinstance(heard, bytes):
                         await asyncio.to_thread(file.write, heard)
             except (BadInput, GenerationFailed) as error:
                 # Whatever the decoder can't stand is the file's fault.
                 raise BadInput(error.message, param="file") from None
 
 
-def _copy(upload: IO[bytes], path: Path) -> None:
-    with path.open("wb") as file:
-        shutil.copyfileobj(upload, file)
+@contextmanager
+def _temporary_wav() -> Iterator[Path]:
+    """A place for a file that is gone after the block; what a killed server leaves is swept at a later start."""
+    descriptor, name = tempfile.mkstemp(prefix=".transcription-", suffix=PART_SUFFIX)
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _code(language: str | None) -> str | None:
+    """The code of a language.
+
+    Raises:
+        BadInput: Whisper knows none such.
+    """
+    if language is None:
+        return None
+    code = code_of(language)
+    if code is None:
+        raise BadInput(
+            f"Whisper knows no language '{language[:100]}'; send a code such as 'en', or leave it out",
+            param="language",
+        )
+    return code

@@ -6,81 +6,31 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from importlib import resources
 from pathlib import Path
-from time import time_ns
-from typing import Annotated, Any, Literal, NamedTuple
 
-import msgspec
-import yaml
+import structlog
 
-from dia_server.errors import VoiceNotFound
+from dia_server.errors import BadInput, Conflict, VoiceNotFound
 from dia_server.files import replacing
-
-ID_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+from dia_server.voices.folder import ID_PATTERN, ID_RULE, File, Watched
+from dia_server.voices.text import Voice, parse_voice, write_voice
 
 # A voice is a page at most; a file of this size is something else that got the wrong name.
 MAX_FILE_BYTES = 16_384
-
-# Some file systems count time in steps of two seconds, so a younger file may change without a new time.
-_SETTLED_NS = 2_000_000_000
 
 _STARTERS = resources.files("dia_server.voices") / "starters"
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml")
 
-
-class Voice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who speaks, and how.
-
-    Attributes:
-        style: manner of speaking; names that a model doesn't know speak as neutral.
-        primary_speaker: who says what stands before the first speaker tag.
-        audio_prompt: id of the recording to imitate.
-        audio_prompt_transcript: what is said in it.
-        voice_seed: the seed of requests that bring none; None draws one each time.
-        speakers: ids of the voices that take single speaker tags, by tag.
-        models: options for single models, by the model's name; only that model reads them.
-    """
-
-    style: str = "neutral"
-    primary_speaker: Literal["S1", "S2"] = "S1"
-    audio_prompt: Annotated[str, msgspec.Meta(pattern=ID_PATTERN)] | None = None
-    audio_prompt_transcript: str | None = None
-    voice_seed: Annotated[int, msgspec.Meta(ge=1, le=999_999)] | None = None
-    speakers: dict[str, str] = {}
-    models: dict[str, dict[str, Any]] = {}
-
-
-class _File(NamedTuple):
-    """What tells one state of a file from another."""
-
-    name: str
-    modified_ns: int
-    size: int
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which let a small file mean an endless value.
-
-    It is Python's parser, since deeply nested brackets make libyaml's crash the process.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            alias = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (`*name`) are not allowed", alias.start_mark)
-        return super().compose_node(parent, index)
+log = structlog.get_logger(__name__)
 
 
 class VoiceStore:
     """The voices in a folder; files that can't be read harm no other voice."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # What files hold that can't change any more without its showing in their `_File`.
-        self._settled: dict[_File, Voice | str] = {}
+        self._files = Watched(folder, _SUFFIXES, _read)
         self._voices: dict[str, Voice] = {}
         self._problems: dict[str, str] = {}
 
@@ -106,77 +56,86 @@ class VoiceStore:
         self._refresh()
         return self._problems
 
+    def check_free(self, voice_id: str) -> None:
+        """Whether a new voice may have an id.
+
+        Raises:
+            BadInput: it is no id.
+            Conflict: it is taken, be it by a file that can't be read.
+        """
+        if not re.match(ID_PATTERN, voice_id):
+            raise BadInput(f"'voice_id': a voice's id {ID_RULE}", param="voice_id")
+        if voice_id in self.list():
+            raise Conflict(f"Voice '{voice_id}' is there already; change it with PUT", param="voice_id")
+        if os.path.lexists(self._path(voice_id)):
+            problem = self.problems.get(f"{voice_id}{_SUFFIX}", "it can't be read")
+            raise Conflict(
+                f"voices/{voice_id}{_SUFFIX} is there already, but holds no voice: {problem}", param="voice_id"
+            )
+
+    def write(self, voice_id: str, voice: Voice) -> None:
+        """Make or change a voice's file; may be called from any thread, by one at a time.
+
+        Raises:
+            BadInput: the voice is too long for a file.
+            OSError: the folder can't be written to.
+        """
+        path = self._path(voice_id)
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = write_voice(voice, old).encode()
+        if len(text) > MAX_FILE_BYTES:
+            raise BadInput(f"The voice would have {len(text)} bytes; it may have {MAX_FILE_BYTES}")
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as file:
+            file.write(text)
+
+    def delete(self, voice_id: str) -> None:
+        """Remove a voice's file; may be called from any thread.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
+        self._path(voice_id).unlink(missing_ok=True)
+
+    def _path(self, voice_id: str) -> Path:
+        return self._files.folder / f"{voice_id}{_SUFFIX}"
+
     def _refresh(self) -> None:
         try:
-            files = sorted(_scan(self._folder), key=_voice_id)
+            found = self._files.read()
         except OSError as error:
-            self._voices, self._problems = {}, {self._folder.name: f"The folder can't be read: {error.strerror}"}
+            self._voices = {}
+            self._note_problems({self._files.folder.name: f"The folder can't be read: {error.strerror}"})
             return
-        now, settled = time_ns(), self._settled
-        found = {file: settled[file] if file in settled else _read(self._folder, file) for file in files}
-        self._settled = {file: held for file, held in found.items() if now - file.modified_ns > _SETTLED_NS}
         self._voices = {_voice_id(file): held for file, held in found.items() if isinstance(held, Voice)}
-        self._problems = {file.name: held for file, held in found.items() if isinstance(held, str)}
+        self._note_problems({file.name: held for file, held in found.items() if isinstance(held, str)})
+
+    def _note_problems(self, problems: dict[str, str]) -> None:
+        for name, reason in problems.items():
+            if self._problems.get(name) != reason:
+                log.warning("voice can't be read", file=name, reason=reason)
+        self._problems = problems
 
 
-def _scan(folder: Path) -> list[_File]:
-    """The files that are voices, or were meant to be; hidden ones are the doings of editors."""
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return []
-    with entries:
-        meant = [entry for entry in entries if entry.name.endswith(_SUFFIXES) and not entry.name.startswith(".")]
-        return [file for entry in meant if (file := _regular_file(entry))]
-
-
-def _regular_file(entry: os.DirEntry[str]) -> _File | None:
-    try:
-        status = entry.stat()
-    except OSError:
-        return None  # just deleted, or a link into nowhere
-    return _File(entry.name, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
-
-
-def _voice_id(file: _File) -> str:
+def _voice_id(file: File) -> str:
     return file.name.removesuffix(_SUFFIX)
 
 
-def _read(folder: Path, file: _File) -> Voice | str:
+def _read(folder: Path, file: File) -> Voice | str:
     """A file's voice, or what is wrong with the file."""
     path = folder / file.name
     if path.suffix != _SUFFIX:
         return f"The name of a voice's file ends in {_SUFFIX}; rename it to {path.stem}{_SUFFIX}"
     if not re.match(ID_PATTERN, _voice_id(file)):
-        return (
-            "A voice's id has 1 to 64 of the characters A-Z, a-z, 0-9, '.', '_' and '-', "
-            "begins with a letter or digit, and has no '..'; rename the file"
-        )
+        return f"A voice's id {ID_RULE}; rename the file"
     if file.size > MAX_FILE_BYTES:
         return f"The file has {file.size} bytes; a voice has {MAX_FILE_BYTES} at most"
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        return parse_voice(path.read_text(encoding="utf-8"))
     except OSError as error:
         return f"The file can't be read: {error.strerror}"
     except UnicodeDecodeError as error:
         return f"The file is not UTF-8 text: byte {error.start + 1} is wrong"
-
-
-def _parse(text: str) -> Voice | str:
-    try:
-        content = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        return f"This is not valid YAML{place}: {error.problem}"
-    except Exception as error:  # noqa: BLE001 - PyYAML lets many kinds through, and one file must not harm the others
-        return f"This is not valid YAML: {error}"
-    if not isinstance(content, dict | None):
-        return "A voice is written as `name: value` lines"
-    try:
-        return msgspec.convert(content or {}, Voice)
-    except msgspec.ValidationError as error:
-        return f"{error}; the fields are {', '.join(Voice.__struct_fields__)}"
 
 
 def voices_of(home: Path) -> Path:

@@ -1,0 +1,192 @@
+"""Audio prompts: from an uploaded file to a recording that a voice can imitate."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from dia_server.audio.recording import clean
+from dia_server.errors import BadInput, Conflict, DiaServerError
+from dia_server.pool.pool import Pool
+from dia_server.services.decoding import decode_file
+from dia_server.services.mappings import Mappings
+from dia_server.settings import Settings
+from dia_server.voices.prompts import SAMPLE_RATE, Origin, Prompt, PromptStore, now
+
+# As the Dia server's documentation has it.
+ADVISED_SECONDS = (3, 30)
+
+log = structlog.get_logger(__name__)
+
+
+class Transcriber(Protocol):
+    """Writes down what is said in a recording."""
+
+    async def transcribe(self, path: Path) -> str:
+        """What is said in a mono wav file.
+
+        Raises:
+            DiaServerError: it can't be told.
+        """
+
+
+class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an upload; `warning` is what the client should know of the recording."""
+
+    prompt: Prompt
+    warning: str | None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look through the folder found: prompts that are new or newly transcribed, and files that are none."""
+
+    prompt_ids: list[str]
+    problems: dict[str, str]
+
+
+class Prompts:
+    """Stores, describes and removes audio prompts; what is written is written by one at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        store: PromptStore,
+        mappings: Mappings,
+        transcriber: Transcriber | None = None,
+    ) -> None:
+        """Without a `transcriber`, transcripts come from clients and from files."""
+        self._settings = settings
+        self._pool = pool
+        self._store = store
+        self._mappings = mappings
+        self._transcriber = transcriber
+        self._writing = asyncio.Lock()
+
+    async def upload(
+        self, prompt_id: str, file: Path, file_hash: str, *, overwrite: bool = False, consent: str | None = None
+    ) -> Uploaded:
+        """Make a prompt of a file that nobody vouches for; `file_hash` is its sha256.
+
+        Raises:
+            BadInput: the id, or the recording, can't be used; the message says why.
+            Conflict: the id is taken by another recording.
+            Unavailable: no work is taken now.
+        """
+        self._store.check_id(prompt_id)
+        if (same := self._taken(prompt_id, file_hash, overwrite=overwrite)) is not None:
+            return Uploaded(prompt=same, warning=_warning(same.sound.seconds))
+        decoded = await decode_file(self._pool, file, self._settings.max_prompt_seconds)
+        samples = await asyncio.to_thread(clean, decoded.samples, SAMPLE_RATE)
+        seconds, least = len(samples) / SAMPLE_RATE, self._settings.min_prompt_seconds
+        if seconds < least:
+            raise BadInput(f"The recording has {seconds:.2f} s of sound; at least {least:g} s are needed")
+        origin = Origin(
+            hash=file_hash,
+            discovered_at=now(),
+            original_sample_rate=decoded.original_sample_rate,
+            consent=consent,
+        )
+        async with self._writing:
+            # Somebody else's upload may have come first.
+            same = self._taken(prompt_id, file_hash, overwrite=overwrite)
+            if same is None:
+                await asyncio.to_thread(self._store.put, prompt_id, samples, origin)
+            return Uploaded(prompt=same or self._store.get(prompt_id), warning=_warning(seconds))
+
+    async def delete(self, prompt_id: str, *, force: bool) -> None:
+        """Remove a prompt.
+
+        Raises:
+            PromptNotFound: there is none.
+            Conflict: voices imitate it, and `force` is off.
+        """
+        async with self._writing:
+            self._store.get(prompt_id)
+            users = self._mappings.users_of(prompt_id)
+            if users and not force:
+                raise Conflict(
+                    f"Audio prompt '{prompt_id}' is used by {', '.join(users)}; "
+                    "change these voices first, or add ?force=true"
+                )
+            await asyncio.to_thread(self._store.delete, prompt_id)
+
+    async def correct(self, prompt_id: str, transcript: str) -> list[str]:
+        """Write down what is really said in a prompt; the ids of the voices that learn of it.
+
+        Raises:
+            PromptNotFound: there is none.
+            BadInput: the transcript is none.
+        """
+        self._store.get(prompt_id)
+        tidy = self._mappings.tidy_transcript(transcript, "transcript")
+        if not tidy:
+            raise BadInput("'transcript' is empty", param="transcript")
+        async with self._writing:
+            prompt = self._store.get(prompt_id)
+            origin = await asyncio.to_thread(self._store.origin_of, prompt)
+            await asyncio.to_thread(self._store.set_transcript, prompt_id, tidy, "manual", origin)
+        users = self._mappings.users_of(prompt_id)
+        for voice_id in users:
+            await self._mappings.update(voice_id, {"audio_prompt_transcript": tidy})
+        return users
+
+    async def discover(self, *, force: bool) -> Found:
+        """Take note of recordings that were put into the folder, and have those without a transcript written down.
+
+        With `force` all are, those that somebody has corrected too.
+        """
+        found = []
+        for prompt_id, prompt in self._store.list().items():
+            is_new = prompt.origin is None
+            async with self._writing:
+                if is_new and prompt_id in self._store.list():
+                    origin = await asyncio.to_thread(self._store.origin_of, prompt)
+                    await asyncio.to_thread(self._store.note, prompt_id, origin)
+            is_heard = (force or prompt.transcript is None) and await self._listen(prompt_id, prompt)
+            if is_new or is_heard:
+                found.append(prompt_id)
+        return Found(prompt_ids=found, problems=self._store.problems)
+
+    async def _listen(self, prompt_id: str, prompt: Prompt) -> bool:
+        """Whether a prompt got a transcript."""
+        if self._transcriber is None:
+            return False
+        try:
+            transcript = await self._transcriber.transcribe(prompt.path)
+        except DiaServerError as error:
+            log.warning("audio prompt can't be transcribed", prompt=prompt_id, reason=error.message)
+            return False
+        async with self._writing:
+            now_there = self._store.list().get(prompt_id)
+            if now_there is None or now_there.transcript != prompt.transcript or not transcript:
+                return False  # gone, or written down by somebody meanwhile
+            origin = await asyncio.to_thread(self._store.origin_of, now_there)
+            await asyncio.to_thread(self._store.set_transcript, prompt_id, transcript, "whisper", origin)
+            return True
+
+    def _taken(self, prompt_id: str, file_hash: str, *, overwrite: bool) -> Prompt | None:
+        """The prompt that is there already, if it was made of the same file.
+
+        Raises:
+            Conflict: it was made of another, and is not to be overwritten.
+        """
+        prompt = self._store.list().get(prompt_id)
+        if prompt is not None and prompt.origin is not None and prompt.origin.hash == file_hash:
+            return prompt
+        if prompt is not None and not overwrite:
+            raise Conflict(
+                f"Audio prompt '{prompt_id}' is there already; send overwrite=true to replace it", param="prompt_id"
+            )
+        return None
+
+
+def _warning(seconds: float) -> str | None:
+    least, most = ADVISED_SECONDS
+    if least <= seconds <= most:
+        return None
+    return f"The recording has {seconds:.1f} s; voices come out best with {least} to {most} s"

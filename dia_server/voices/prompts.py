@@ -1,0 +1,242 @@
+"""The audio prompts of a home: recordings of voices to imitate, each a wav file with its transcript beside it.
+
+`<id>.wav` is the sound and `<id>.txt` what is said in it; both may be put there by hand. `<id>.json` is the server's
+own note of where they came from. Changes from outside count at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from dia_server.audio.samples import Samples
+from dia_server.audio.wav import WavInfo, read_info, write_wav
+from dia_server.errors import BadInput, PromptNotFound
+from dia_server.files import replacing
+from dia_server.voices.folder import ID_PATTERN, ID_RULE, File, Watched
+
+# Of the sound that is stored, in Hz.
+SAMPLE_RATE = 44_100
+FOLDER = "audio_prompts"
+# They would be hidden behind routes of these names.
+RESERVED_IDS = frozenset({"metadata", "upload", "discover"})
+
+# The longest transcript, and any note, are shorter.
+_MAX_TEXT_BYTES = 65_536
+_SOUND, _TRANSCRIPT, _NOTE = ".wav", ".txt", ".json"
+
+Source = Literal["whisper", "manual", "file"]
+
+log = structlog.get_logger(__name__)
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a prompt came from, as its note has it.
+
+    Attributes:
+        hash: sha256 of the file that was uploaded, or found in the folder.
+        discovered_at: when that was, in ISO 8601.
+        original_sample_rate: of that file, in Hz.
+        transcript_source: who wrote the transcript, and
+        transcript_hash: its sha256, so that a later change by hand shows; both None without one.
+        consent: what the client said of the speaker's consent.
+    """
+
+    hash: str
+    discovered_at: str
+    original_sample_rate: int
+    transcript_source: Source | None = None
+    transcript_hash: str | None = None
+    consent: str | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording, and what is known of it.
+
+    Attributes:
+        path: of the wav file.
+        transcript: what is said in it; None if nobody has written it down.
+        transcript_source: `file` for one that was put there or changed by hand.
+        origin: None for a recording that was put there by hand and not looked at yet.
+    """
+
+    path: Path
+    sound: WavInfo
+    transcript: str | None
+    transcript_source: Source | None
+    origin: Origin | None
+
+
+class PromptStore:
+    """The prompts in a folder. What writes may be called from any thread, but by one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: Watched[WavInfo | Origin | str | None] = Watched(
+            folder, (_SOUND, _TRANSCRIPT, _NOTE), self._read_file
+        )
+        self._problems: dict[str, str] = {}
+
+    def list(self) -> dict[str, Prompt]:
+        """All prompts by id, in alphabetical order; files that are none are named in the log once."""
+        try:
+            found = self._files.read()
+        except OSError as error:
+            self._note_problems({self._files.folder.name: f"The folder can't be read: {error.strerror}"})
+            return {}
+        held = {file.name: value for file, value in found.items()}
+        prompts, problems = {}, {}
+        for name, sound in held.items():
+            if not name.endswith(_SOUND):
+                continue
+            prompt_id = name.removesuffix(_SOUND)
+            if isinstance(sound, WavInfo) and (problem := _id_problem(prompt_id)) is None:
+                prompts[prompt_id] = self._prompt(prompt_id, sound, held)
+            else:
+                problems[name] = sound if isinstance(sound, str) else problem or "It can't be read"
+        self._note_problems(problems)
+        return prompts
+
+    def get(self, prompt_id: str, *, param: str | None = None) -> Prompt:
+        """One prompt; `param` is what the client calls it, for the error.
+
+        Raises:
+            PromptNotFound: the message lists the ids that there are.
+        """
+        prompts = self.list()
+        if prompt_id not in prompts:
+            raise PromptNotFound(
+                f"Audio prompt '{prompt_id[:100]}' not found. Audio prompts: {[*prompts]}", param=param
+            )
+        return prompts[prompt_id]
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong with the wav files that hold no prompt, by their names."""
+        self.list()
+        return self._problems
+
+    def check_id(self, prompt_id: str) -> None:
+        """Whether a prompt may be called so.
+
+        Raises:
+            BadInput: it may not.
+        """
+        if problem := _id_problem(prompt_id):
+            raise BadInput(f"'prompt_id': {problem}", param="prompt_id")
+
+    def put(self, prompt_id: str, samples: Samples, origin: Origin) -> None:
+        """Store a recording, mono at `SAMPLE_RATE`, instead of the one that is there.
+
+        The old transcript and note go first: at no moment do they stand beside a sound that they don't tell of.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
+        self._files.folder.mkdir(exist_ok=True)
+        for suffix in (_TRANSCRIPT, _NOTE):
+            self._path(prompt_id, suffix).unlink(missing_ok=True)
+        with replacing(self._path(prompt_id, _SOUND)) as file:
+            write_wav(file, samples, SAMPLE_RATE)
+        self.note(prompt_id, origin)
+
+    def note(self, prompt_id: str, origin: Origin) -> None:
+        """Write down where a recording came from.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
+        with replacing(self._path(prompt_id, _NOTE)) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(origin), indent=2) + b"\n")
+
+    def set_transcript(self, prompt_id: str, transcript: str, source: Source, origin: Origin) -> None:
+        """Write down what is said in a recording, and who says so; `origin` is the recording's.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
+        with replacing(self._path(prompt_id, _TRANSCRIPT)) as file:
+            file.write(f"{transcript}\n".encode())
+        changes = {"transcript_source": source, "transcript_hash": _hash(transcript)}
+        self.note(prompt_id, msgspec.structs.replace(origin, **changes))
+
+    def origin_of(self, prompt: Prompt) -> Origin:
+        """The note of a recording, made now if it was put there by hand; that reads it whole.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        if prompt.origin is not None:
+            return prompt.origin
+        with prompt.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Origin(hash=digest, discovered_at=now(), original_sample_rate=prompt.sound.sample_rate)
+
+    def delete(self, prompt_id: str) -> None:
+        """Remove a recording and what stands beside it.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
+        for suffix in (_SOUND, _TRANSCRIPT, _NOTE):
+            self._path(prompt_id, suffix).unlink(missing_ok=True)
+
+    def _path(self, prompt_id: str, suffix: str) -> Path:
+        return self._files.folder / f"{prompt_id}{suffix}"
+
+    def _prompt(self, prompt_id: str, sound: WavInfo, held: dict[str, WavInfo | Origin | str | None]) -> Prompt:
+        origin, text = held.get(f"{prompt_id}{_NOTE}"), held.get(f"{prompt_id}{_TRANSCRIPT}")
+        origin = origin if isinstance(origin, Origin) else None
+        text = text if isinstance(text, str) else None
+        source = origin.transcript_source if origin else None
+        if text is None:
+            source = None
+        elif origin is None or source is None or origin.transcript_hash != _hash(text):
+            source = "file"
+        path = self._path(prompt_id, _SOUND)
+        return Prompt(path=path, sound=sound, transcript=text, transcript_source=source, origin=origin)
+
+    @staticmethod
+    def _read_file(folder: Path, file: File) -> WavInfo | Origin | str | None:
+        """A sound, or in words why it is none; a transcript; a note. None where one of the last two can't be read."""
+        path = folder / file.name
+        try:
+            if path.suffix == _SOUND:
+                return read_info(path)
+            if file.size > _MAX_TEXT_BYTES:
+                return None
+            if path.suffix == _TRANSCRIPT:
+                return path.read_text(encoding="utf-8").strip() or None
+            return msgspec.json.decode(path.read_bytes(), type=Origin)
+        except OSError as error:
+            return f"It can't be read: {error.strerror}" if path.suffix == _SOUND else None
+        except (ValueError, msgspec.DecodeError) as error:
+            return str(error) if path.suffix == _SOUND else None
+
+    def _note_problems(self, problems: dict[str, str]) -> None:
+        for name, reason in problems.items():
+            if self._problems.get(name) != reason:
+                log.warning("audio prompt can't be read", file=name, reason=reason)
+        self._problems = problems
+
+
+def now() -> str:
+    """The time, as notes have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _hash(transcript: str) -> str:
+    return hashlib.sha256(transcript.encode()).hexdigest()
+
+
+def _id_problem(prompt_id: str) -> str | None:
+    if not re.match(ID_PATTERN, prompt_id):
+        return f"an audio prompt's id {ID_RULE}"
+    if prompt_id in RESERVED_IDS:
+        return f"'{prompt_id}' is the name of a route; choose another id"
+    return None
