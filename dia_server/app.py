@@ -79,7 +79,6 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             openai.list_audio_models,
             generate.generate,
             voices.list_voices,
-            voices.list_audio_voices,
             voices.list_voices_of_model,
             voices.voice_mappings,
             voices.voice_mapping_list,
@@ -100,8 +99,9 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             prompts.delete_prompt,
             prompts.put_transcript,
             prompts.discover,
-            _limited(prompts.upload_prompt, settings.max_upload_bytes),
-            _limited(mappings.create_custom_voice, settings.max_voice_sample_bytes),
+            _with_files(settings.max_upload_bytes, prompts.upload_prompt),
+            # Litestar wants all that a path takes in one place.
+            _with_files(settings.max_voice_sample_bytes, mappings.create_custom_voice, voices.list_audio_voices),
             system.root,
             system.health,
             system.workers,
@@ -136,9 +136,9 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     )
 
 
-def _limited(handler: HTTPRouteHandler, file_bytes: int) -> Router:
-    """A route with a body large enough for a form with such a file."""
-    return Router("/", route_handlers=[handler], request_max_body_size=file_bytes + FORM_BYTES)
+def _with_files(file_bytes: int, *handlers: HTTPRouteHandler) -> Router:
+    """Routes whose bodies may be forms with a file of such a size."""
+    return Router("/", route_handlers=handlers, request_max_body_size=file_bytes + FORM_BYTES)
 
 
 def _swagger_folder() -> Path:

@@ -1,0 +1,120 @@
+"""kill -9 of the server while it stores things: every file is whole, the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import Server, make_home, running_server
+from dia_server.audio.wav import read_info
+from dia_server.home import ABANDONED_SECONDS, open_home
+from dia_server.voices.prompts import SAMPLE_RATE, PromptStore
+from dia_server.voices.store import VoiceStore
+from recordings import voice_like, wav
+
+NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
+# Each recording has a length and a transcript of its own, each state of the voice a seed and a transcript.
+RECORDINGS = [wav(voice_like(2 + number, seed=number)) for number in range(3)]
+
+
+def edit(url: str, over: threading.Event, dice: random.Random) -> None:
+    """Upload and change without a pause, until the server is gone."""
+    with httpx.Client(base_url=url, timeout=10) as client:
+        while not over.is_set():
+            number = dice.randrange(len(RECORDINGS))
+            form = {"prompt_id": "me", "overwrite": "true"}
+            try:
+                client.post("/audio_prompts/upload", data=form, files={"audio_file": ("a.wav", RECORDINGS[number])})
+                client.put("/audio_prompts/me/transcript", json={"transcript": f"Number {number}. " * 20})
+                seed = dice.randrange(1, 1000)
+                body = {"voice_seed": seed, "audio_prompt_transcript": f"Seed {seed}. " * 20}
+                if client.put("/voice_mappings/mine", json=body).status_code == 404:
+                    client.post("/voice_mappings", json={"voice_id": "mine", **body})
+                if dice.random() < 0.1:
+                    client.delete("/voice_mappings/mine")
+            except httpx.TransportError:
+                return
+
+
+@contextmanager
+def editors(server: Server, dice: random.Random) -> Iterator[None]:
+    over = threading.Event()
+    threads = [threading.Thread(target=edit, args=(server.url, over, random.Random(dice.random()))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def check(home: Path) -> None:
+    """Everything that is there is whole, and tells of one moment."""
+    voices = VoiceStore(home / "voices")
+    assert voices.problems == {}
+    mine = voices.list().get("mine")
+    if mine is not None and mine.voice_seed is not None:
+        assert mine.audio_prompt_transcript == (f"Seed {mine.voice_seed}. " * 20).strip()
+    prompts = PromptStore(home / "audio_prompts")
+    assert prompts.problems == {}
+    for prompt in prompts.list().values():
+        info = read_info(prompt.path)
+        assert info.sample_rate == SAMPLE_RATE
+        assert prompt.path.stat().st_size == 44 + 2 * info.frames
+        assert any(abs(info.seconds - 2 - number) < 0.1 for number in range(len(RECORDINGS)))
+    notes = home / "audio_prompts"
+    whole = {f"me{suffix}" for suffix in (".wav", ".txt", ".json")}
+    assert {path.name for path in notes.glob("*") if not path.name.startswith(".")} <= whole
+
+
+def kill_again_and_again(home: Path, times: int) -> None:
+    dice = random.Random(times)
+    make_home(home, NOISE)
+    for _ in range(times):
+        with running_server(home) as server, editors(server, dice):
+            # The first ones wait for the decoder, which takes a second to start.
+            time.sleep(1.5 + dice.random())
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait()
+        check(home)
+    with running_server(home) as server:
+        assert (home / "audio_prompts" / "me.wav").exists()
+        assert server.get("/audio_prompts/me").status_code == 200
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 10)
+
+
+@pytest.mark.soak
+def test_fifty_kills(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 50)
+
+
+def test_what_a_kill_leaves_is_swept_later(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    (home / "audio_prompts").mkdir()
+    (home / "cache" / "tmp").mkdir(parents=True)
+    old, young, foreign = (
+        home / "voices" / ".x.part",
+        home / "cache" / "tmp" / ".upload-y.part",
+        home / "audio_prompts" / ".z",
+    )
+    for path in (old, young, foreign):
+        path.touch()
+    before = time.time() - ABANDONED_SECONDS - 1
+    for path in (old, foreign):
+        os.utime(path, (before, before))
+    open_home(home)
+    assert [path.exists() for path in (old, young, foreign)] == [False, True, True]
