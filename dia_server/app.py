@@ -82,8 +82,9 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             voices.list_voices_of_model,
             voices.voice_mappings,
             voices.voice_mapping_list,
-            _limited(transcriptions.create_transcription, settings.max_upload_bytes),
-            _limited(transcriptions.create_translation, settings.max_upload_bytes),
+            _with_files(
+                settings.max_upload_bytes, transcriptions.create_transcription, transcriptions.create_translation
+            ),
             whisper.whisper_status,
             whisper.load_whisper,
             mappings.create_mapping,
