@@ -60,7 +60,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
     transcription = Transcription(settings, pool)
-    prompt_store = PromptStore(home / FOLDER)
+    prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
     voice_mappings = Mappings(settings, store, prompt_store)
     prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
     previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from dia_server import __version__
@@ -62,7 +63,9 @@ def check(settings: Settings, home: Path) -> bool:
     table = Table("", "what", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     well = True
     for finding in _findings(settings, home):
-        table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, finding.found, finding.advice)
+        # Names of extras stand in brackets, which rich takes for markup.
+        found, advice = escape(finding.found), escape(finding.advice)
+        table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, found, advice)
         well = well and finding.well
     Console().print(table)
     return well

@@ -62,7 +62,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
-    # Untrusted files are decoded in a process that holds nothing else. It starts in a second, and takes 70 MB.
+    # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
     "decode": Lane(models=("decoder",), idle_timeout=60.0),
     # The timeout is enough to write down half an hour at three times its pace.
     "tools": Lane(models=("whisper",), threads=2, idle_timeout=300.0, task_timeout=600.0),

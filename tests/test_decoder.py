@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dia_server.audio.encode import wav_header
+from dia_server.errors import BadInput, GenerationFailed
 from dia_server.models.decoder import MANIFEST, engine
 from dia_server.models.registry import speaking
+from dia_server.services.decoding import decode_file
 from dia_server.tasks import Audio, Decode, Done, Failed
 from recordings import RATE, encoded, silent_film, voice_like, wav
 
@@ -142,6 +146,25 @@ def test_bytes_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     _, last = decode(wav(VOICE), tmp_path)
     assert isinstance(last, Failed)
     assert "more than 100000 bytes" in last.message
+
+
+class BrokenPool:
+    """One whose decoder dies of every file."""
+
+    @contextmanager
+    def open(self, model: str) -> Iterator[BrokenPool]:
+        assert model == "decoder"
+        yield self
+
+    async def run(self, task: Decode, *, urgent: bool) -> AsyncIterator[bytes]:
+        assert urgent, task
+        yield b""
+        raise GenerationFailed("Workers die of this again and again; it was given up")
+
+
+async def test_a_file_that_kills_decoders_is_the_clients_fault(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="Failed to process audio file: the decoder broke down over it"):
+        await decode_file(BrokenPool(), tmp_path, 60)  # type: ignore[arg-type]
 
 
 def test_the_decoder_speaks_to_nobody() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -66,13 +67,16 @@ def check(home: Path) -> None:
     mine = voices.list().get("mine")
     if mine is not None and mine.voice_seed is not None:
         assert mine.audio_prompt_transcript == (f"Seed {mine.voice_seed}. " * 20).strip()
-    prompts = PromptStore(home / "audio_prompts")
+    prompts = PromptStore(home / "audio_prompts", 60)
     assert prompts.problems == {}
     for prompt in prompts.list().values():
         info = read_info(prompt.path)
         assert info.sample_rate == SAMPLE_RATE
         assert prompt.path.stat().st_size == 44 + 2 * info.frames
-        assert any(abs(info.seconds - 2 - number) < 0.1 for number in range(len(RECORDINGS)))
+        number = round(info.seconds) - 2
+        assert abs(info.seconds - 2 - number) < 0.1
+        if prompt.origin is not None:
+            assert prompt.origin.hash == hashlib.sha256(RECORDINGS[number]).hexdigest()
     notes = home / "audio_prompts"
     whole = {f"me{suffix}" for suffix in (".wav", ".txt", ".json")}
     assert {path.name for path in notes.glob("*") if not path.name.startswith(".")} <= whole

@@ -12,7 +12,7 @@ import yaml
 
 import settings_reference
 from dia_server.errors import SettingsError
-from dia_server.settings import Lane, Settings, load_settings
+from dia_server.settings import HELPERS, Lane, Settings, load_settings
 
 
 @pytest.fixture
@@ -40,7 +40,11 @@ def test_the_environment_wins_over_the_file_and_overrides_win_over_both(file: Pa
         ("beat_timeout", "null", None),
         ("debug_mode", "true", True),
         ("voice_aliases", "{}", {}),
-        ("lanes", "{speech: {models: [noise], processes: 4}}", {"speech": Lane(models=("noise",), processes=4)}),
+        (
+            "lanes",
+            "{speech: {models: [noise], processes: 4}}",
+            HELPERS | {"speech": Lane(models=("noise",), processes=4)},
+        ),
     ],
 )
 def test_environment_values_are_yaml(name: str, text: str, value: Any) -> None:

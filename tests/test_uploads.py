@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_an_hour_of_silence(victim: Server) -> None:
     answer = upload(victim, "hour", hour)
     assert (answer.status_code, "longer than 60 s" in answer.json()["detail"]) == (400, True)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds processes to these limits")
+def test_the_decoder_is_held_to_limits_and_replaced_when_it_dies(victim: Server) -> None:
+    assert upload(victim, "bad", b"").status_code == 400
+    (pid,) = [worker["pid"] for worker in victim.workers() if worker["lane"] == "decode"]
+    process = psutil.Process(pid)
+    assert process.rlimit(psutil.RLIMIT_AS)[0] < 3e9
+    assert process.rlimit(psutil.RLIMIT_CPU)[0] < 120
+    process.kill()
+    assert upload(victim, "again", wav(VOICE)).status_code == 200
+    httpx.delete(f"{victim.url}/audio_prompts/again").raise_for_status()
 
 
 def test_lists_open_neither_files_nor_addresses(victim: Server, tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ class Mappings:
         async with self._writing:
             return await self._write(voice_id, self._voices.get(voice_id), fields)
 
+    async def unlearn(self, voice_id: str, transcript: str) -> None:
+        """Take a transcript from a voice, if it still has it."""
+        async with self._writing:
+            voice = self._voices.list().get(voice_id)
+            if voice is not None and voice.audio_prompt_transcript == transcript:
+                await self._write(voice_id, voice, {"audio_prompt_transcript": None})
+
     async def delete(self, voice_id: str) -> Voice:
         """Remove a voice, which is returned.
 

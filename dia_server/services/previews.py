@@ -75,12 +75,8 @@ class Previews:
 
     def _path(self, plan: Plan, fingerprint: str) -> Path:
         prompt = self._prompts.list().get(self._voices.get(plan.voice).audio_prompt or "")
-        parts = [
-            msgspec.json.encode(plan),
-            fingerprint.encode(),
-            (prompt.origin.hash if prompt and prompt.origin else "").encode(),
-        ]
-        key = hashlib.sha256(b"\n".join(parts)).hexdigest()[:32]
+        imitated = (prompt.sound, prompt.transcript, prompt.origin and prompt.origin.hash) if prompt else None
+        key = hashlib.sha256(msgspec.json.encode((plan, fingerprint, imitated))).hexdigest()[:32]
         return self._folder / f"{plan.voice}.{key}.{FORMAT}"
 
     def _keep(self, plan: Plan, path: Path, audio: bytes) -> None:

@@ -95,7 +95,10 @@ class Prompts:
             # Somebody else's upload may have come first.
             same = self._taken(prompt_id, file_hash, overwrite=overwrite)
             if same is None:
+                before = self._store.list().get(prompt_id)
                 await asyncio.to_thread(self._store.put, prompt_id, samples, origin)
+                if before is not None and before.transcript is not None:
+                    await self._forget(prompt_id, before.transcript)
             return Uploaded(prompt=same or self._store.get(prompt_id), warning=_warning(seconds))
 
     async def delete(self, prompt_id: str, *, force: bool) -> None:
@@ -168,6 +171,11 @@ class Prompts:
             origin = await asyncio.to_thread(self._store.origin_of, now_there)
             await asyncio.to_thread(self._store.set_transcript, prompt_id, transcript, "whisper", origin)
             return True
+
+    async def _forget(self, prompt_id: str, transcript: str) -> None:
+        """Another recording took a prompt's place: take its transcript from the voices that learned of it."""
+        for voice_id in self._mappings.users_of(prompt_id):
+            await self._mappings.unlearn(voice_id, transcript)
 
     def _taken(self, prompt_id: str, file_hash: str, *, overwrite: bool) -> Prompt | None:
         """The prompt that is there already, if it was made of the same file.

@@ -76,7 +76,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class PromptStore:
     """The prompts in a folder. What writes may be called from any thread, but by one at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_seconds: float) -> None:
+        """A file that was put there by hand and is longer than `max_seconds` is none."""
+        self._max_seconds = max_seconds
         self._files: Watched[WavInfo | Origin | str | None] = Watched(
             folder, (_SOUND, _TRANSCRIPT, _NOTE), self._read_file
         )
@@ -201,13 +203,14 @@ class PromptStore:
         path = self._path(prompt_id, _SOUND)
         return Prompt(path=path, sound=sound, transcript=text, transcript_source=source, origin=origin)
 
-    @staticmethod
-    def _read_file(folder: Path, file: File) -> WavInfo | Origin | str | None:
+    def _read_file(self, folder: Path, file: File) -> WavInfo | Origin | str | None:
         """A sound, or in words why it is none; a transcript; a note. None where one of the last two can't be read."""
         path = folder / file.name
         try:
             if path.suffix == _SOUND:
-                return read_info(path)
+                info = read_info(path)
+                too_long = f"It has {info.seconds:.1f} s; allowed are {self._max_seconds:g} s (max_prompt_seconds)"
+                return too_long if info.seconds > self._max_seconds else info
             if file.size > _MAX_TEXT_BYTES:
                 return None
             if path.suffix == _TRANSCRIPT:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# FFmpeg and the resampler take 30 MB for the files of the tests; a bomb wants gigabytes.
+# A minute of sound makes the process grow by a megabyte; a bomb wants gigabytes.
 ROOM_BYTES = 1_073_741_824
-# An hour of FLAC decodes in 20 s on a slow core, and files are shorter.
+# A minute of mp3 takes a tenth of a second.
 TASK_CPU_SECONDS = 30
 
 if sys.platform == "linux":
