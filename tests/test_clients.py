@@ -187,6 +187,35 @@ class TestSillyTavernDia:
         assert answer.headers["x-seed"] == "4242"
         assert sound.seconds(answer.content, "wav") > 0.3
 
+    @pytest.mark.parametrize(
+        ("prefix", "key", "fields"),
+        [
+            ("/v1", DIA_KEY, {"style": "natural", "primary_speaker": "S1"}),
+            ("", {}, {"style": "neutral", "primary_speaker": "S1", "audio_prompt_transcript": ""}),
+        ],
+    )
+    def test_a_voice_from_a_sample(
+        self, server: Server, prefix: str, key: dict[str, str], fields: dict[str, str]
+    ) -> None:
+        base = server.url + prefix
+        sample = server.speak("This is what I sound like when I read to you.", response_format="mp3").content
+        form = httpx.Request(
+            "POST", base, data={"prompt_id": "mine"}, files={"audio_file": ("mine.mp3", sample, "audio/mpeg")}
+        )
+        headers = {**key, "Content-Type": form.headers["content-type"]}
+        uploaded = SILLY_TAVERN.fetch(f"{base}/audio_prompts/upload", "POST", headers, form.read())
+        assert uploaded.is_success
+        broken = form.read().replace(sample, sample[:1] * 3_000)
+        refused = SILLY_TAVERN.fetch(f"{base}/audio_prompts/upload", "POST", headers, broken.replace(b"mine", b"none"))
+        assert "Failed to process audio file" in refused.json()["detail"]
+        headers = {**key, "Content-Type": "application/json"}
+        mapping = json.dumps({"voice_id": "mine", "audio_prompt": "mine", **fields}).encode()
+        assert SILLY_TAVERN.fetch(f"{base}/voice_mappings", "POST", headers, mapping).is_success
+        assert "mine" in SILLY_TAVERN.fetch(f"{server.url}/voice_mappings").json()
+        assert SILLY_TAVERN.fetch(f"{base}/audio_prompts/metadata/mine", headers=key).json()["prompt_id"] == "mine"
+        assert SILLY_TAVERN.fetch(f"{base}/voice_mappings/mine", "DELETE", key).is_success
+        assert SILLY_TAVERN.fetch(f"{base}/audio_prompts/mine", "DELETE", key).is_success
+
 
 class TestOpenWebUI:
     """PyPI open-webui 0.12: open_webui/routers/audio/__init__.py."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +12,12 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from litestar import asgi
+from litestar.testing import create_test_client
+from litestar.types import Receive, Scope, Send
 
 from conftest import Server, make_home, running_server
+from dia_server.api.errors import on_storage
 from dia_server.voices.store import MAX_FILE_BYTES
 from dia_server.voices.text import Voice, parse_voice, write_voice
 from recordings import voice_like, wav
@@ -209,3 +215,25 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 def test_what_is_written_is_what_is_read(style: str, transcript: str | None, seed: int | None, old: str) -> None:
     voice = Voice(style=style, audio_prompt_transcript=transcript, voice_seed=seed)
     assert parse_voice(write_voice(voice, old)) == voice
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (errno.ENOSPC, 507, "disk is full"),
+        (errno.EDQUOT, 507, "disk is full"),
+        (errno.EROFS, 503, "can't write to its home"),
+        (errno.EACCES, 503, "can't write to its home"),
+        (errno.EIO, 500, "Internal error"),
+    ],
+)
+def test_a_home_that_takes_nothing_is_told_apart_from_a_bug(number: int, status: int, words: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        raise OSError(number, os.strerror(number), scope["path"])
+
+    routes = [asgi("/v1/x", is_mount=False, copy_scope=False)(app)]
+    with create_test_client(routes, exception_handlers={OSError: on_storage}) as client:
+        answer = client.get("/v1/x")
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]

@@ -19,6 +19,7 @@ HEAD = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
         "request_timeout": SECONDS,
+        "upload_timeout": 3 * SECONDS,
         "write_timeout": SECONDS,
         "engine": "noise",
         "lanes": {"speech": {"models": ["noise"], "processes": 1}},
@@ -80,6 +81,22 @@ def test_dripping_does_not_help(hasty: Server, start: bytes) -> None:
             connection.sendall(b"\r\n" if start == b"\r\n" else b"x")
             time.sleep(0.1)
     assert time.monotonic() - started < SECONDS + 2
+
+
+def test_an_upload_has_more_time_than_other_requests_but_not_all(hasty: Server) -> None:
+    head = b"POST /audio_prompts/upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 7\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    with connect(hasty) as slow, connect(hasty) as slower:
+        for connection in (slow, slower):
+            connection.sendall(head + b"--b")
+        started = time.monotonic()
+        time.sleep(2 * SECONDS)
+        slow.sendall(b"--\r\n")
+        assert read_to_the_end(slow).startswith(b"HTTP/1.1 400 ")
+        answer = read_to_the_end(slower)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"within 3 s" in answer
+    assert 2.9 * SECONDS < time.monotonic() - started < 3 * SECONDS + 2
 
 
 def test_an_answer_may_take_longer_than_its_request(hasty: Server) -> None:
