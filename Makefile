@@ -8,13 +8,15 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve test lint format bench soak constraints clean
+.PHONY: help serve whisper test lint format bench soak constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## start the server on http://localhost:7860, this folder being its home
 	@$(BIN)/dia-server serve --home . $(ARGS)
+
+whisper: $(VENV)/.whisper ## add transcription by Whisper to what `make serve` starts
 
 test: $(VENV)/.test ## run all tests; ends with the coverage of dia_server and why tests were skipped
 	@$(BIN)/python -m pytest --cov $(ARGS)
@@ -44,7 +46,7 @@ constraints: ## resolve all dependencies anew into constraints.txt, with the old
 	$(PYTHON) -m venv --clear $(VENV)-constraints
 	$(VENV)-constraints/bin/python -m pip install --disable-pip-version-check --editable '.[test,lint]'
 	@{ grep -E '^(#|torch==)' constraints.txt; \
-		$(VENV)-constraints/bin/python -m pip freeze --exclude-editable; } > constraints.new
+		$(VENV)-constraints/bin/python -m pip freeze --exclude-editable | grep -v '^torch=='; } > constraints.new
 	@mv constraints.new constraints.txt
 	@rm -rf $(VENV)-constraints
 
@@ -60,7 +62,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.serve
+$(VENV)/.whisper $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.serve
 	@mv $< $<.aside
 	$(INSTALL) --editable '.[$*]'
 	@mv $<.aside $<

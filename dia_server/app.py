@@ -17,7 +17,18 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
 from dia_server import __version__
-from dia_server.api import documents, errors, generate, mappings, openai, prompts, system, voices
+from dia_server.api import (
+    documents,
+    errors,
+    generate,
+    mappings,
+    openai,
+    prompts,
+    system,
+    transcriptions,
+    voices,
+    whisper,
+)
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
 from dia_server.api.bodies import JsonBody
 from dia_server.api.cors import Cors
@@ -30,6 +41,7 @@ from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
 from dia_server.services.speech import Speech
+from dia_server.services.transcription import Transcription
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore
@@ -47,9 +59,10 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
     speech = Speech(settings, pool, store)
+    transcription = Transcription(settings, pool)
     prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
     voice_mappings = Mappings(settings, store, prompt_store)
-    prompt_service = Prompts(settings, pool, prompt_store, voice_mappings)
+    prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
     previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)
     uploads = Uploads(settings)
 
@@ -69,6 +82,11 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             voices.list_voices_of_model,
             voices.voice_mappings,
             voices.voice_mapping_list,
+            _with_files(
+                settings.max_upload_bytes, transcriptions.create_transcription, transcriptions.create_translation
+            ),
+            whisper.whisper_status,
+            whisper.load_whisper,
             mappings.create_mapping,
             mappings.update_mapping,
             mappings.delete_mapping,
@@ -98,6 +116,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "pool": Provide(lambda: pool, sync_to_thread=False),
             "voices": Provide(lambda: store, sync_to_thread=False),
             "speech": Provide(lambda: speech, sync_to_thread=False),
+            "transcription": Provide(lambda: transcription, sync_to_thread=False),
             "prompt_store": Provide(lambda: prompt_store, sync_to_thread=False),
             "prompts": Provide(lambda: prompt_service, sync_to_thread=False),
             "mappings": Provide(lambda: voice_mappings, sync_to_thread=False),

@@ -142,13 +142,13 @@ def pull(home: Path, config: Path | None, model: str) -> None:
     """Fetch the weights of MODEL that don't come with it, into the home's cache; their licence is shown first.
 
     \b
-    Example:
+    Examples:
       dia-server models pull hibari
+      dia-server models pull whisper                    the size that config.yaml names
     """
     from dia_server import pull as pulling
 
-    _settings(home, config)
-    pulling.pull(model)
+    pulling.pull(model, _settings(home, config))
 
 
 @main.command(context_settings=CONTEXT)

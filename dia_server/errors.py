@@ -83,6 +83,13 @@ class TooLarge(DiaServerError):
     code = "body_too_large"
 
 
+class ClientLeft(DiaServerError):
+    """Nobody reads the answer; the status, nginx's, is for the log."""
+
+    status = 499
+    code = "client_left"
+
+
 class ModelNotFound(NotFound):
     """No model of that name."""
 

@@ -13,7 +13,7 @@ from dia_server.files import PART_SUFFIX
 from dia_server.voices.store import install_starters
 
 # Libraries that would write elsewhere, and the folder of the cache that each gets instead.
-CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface"}
+CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "WHISPER_HOME": "whisper"}
 
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600

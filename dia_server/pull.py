@@ -7,18 +7,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from dia_server.models import registry
 from dia_server.models.download import fetch
+from dia_server.settings import Settings
 
 console = Console()
 
 
-def pull(model: str) -> None:
-    """Fetch what a model has to fetch and is not here yet.
+def pull(model: str, settings: Settings) -> None:
+    """Fetch what a model has to fetch under these settings and is not here yet.
 
     Raises:
         ModelNotFound: no such model.
         DownloadFailed: no connection, or not the file that was wanted.
     """
-    downloads = registry.manifest(model).downloads()
+    downloads = registry.manifest(model).downloads(settings)
     missing = [download for download in downloads if not download.path.exists()]
     if not missing:
         console.print(f"{model}: {'all of it is here' if downloads else 'it comes whole with its package'}")

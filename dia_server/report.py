@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from dia_server import __version__
@@ -52,7 +53,7 @@ def model_state(manifest: Manifest, settings: Settings) -> str:
         return f"not installed: {', '.join(missing)}"
     if settings.lane_of(manifest.name) is None:
         return "in no lane: add it to `lanes` in config.yaml"
-    if missing_files := [download.name for download in manifest.downloads() if not download.path.exists()]:
+    if missing_files := [download.name for download in manifest.downloads(settings) if not download.path.exists()]:
         return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"
 
@@ -62,7 +63,9 @@ def check(settings: Settings, home: Path) -> bool:
     table = Table("", "what", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     well = True
     for finding in _findings(settings, home):
-        table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, finding.found, finding.advice)
+        # Names of extras stand in brackets, which rich takes for markup.
+        found, advice = escape(finding.found), escape(finding.advice)
+        table.add_row("ok" if finding.well else "[red]!![/red]", finding.what, found, advice)
         well = well and finding.well
     Console().print(table)
     return well
@@ -73,13 +76,19 @@ def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield Finding("processor", True, f"{os.cpu_count()} cores, {platform.machine()}")
     yield _attempt("models", lambda: _check_models(settings))
     for name, manifest in registry.manifests().items():
-        state = model_state(manifest, settings)
-        advice = "" if state.startswith("ready") else "reinstall with `make clean serve`, or leave the model alone"
-        yield Finding(f"model {name}", state.startswith("ready"), state, advice)
+        yield _model(name, manifest, settings)
     yield _attempt("encoders", _encoders)
     yield _folders(home)
     yield _voices(home)
     yield _port(settings)
+
+
+def _model(name: str, manifest: Manifest, settings: Settings) -> Finding:
+    state = model_state(manifest, settings)
+    if manifest.missing_packages() and manifest.extra:
+        return Finding(f"model {name}", True, state, f"if you want it: {manifest.installation}")
+    advice = "" if state.startswith("ready") else "reinstall with `make clean serve`, or leave the model alone"
+    return Finding(f"model {name}", state.startswith("ready"), state, advice)
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:

@@ -13,7 +13,7 @@ from dia_server.audio.encode import FORMATS
 from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
-from dia_server.services.captions import srt
+from dia_server.services.captions import lines_of, srt
 from dia_server.services.plan import Plan, SpeechRequest, check_models, make_plan
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
@@ -68,7 +68,7 @@ def _write_captions(account: Account, plan: Plan, captions: Path) -> None:
     if not account.words:
         raise BadInput(f"Model '{plan.model}' tells no times of its words, so there are no captions")
     with replacing(captions) as file:
-        file.write(srt(account.words).encode())
+        file.write(srt(lines_of(account.words)).encode())
     console.print(f"{captions}: {len(account.words)} words")
 
 

@@ -24,6 +24,12 @@ OPENAI_VOICES = {
     "cedar": "heron",
 }  # fmt: skip
 
+# As openai-whisper names them.
+WhisperSize = Literal[
+    "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium",
+    "large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo",
+]  # fmt: skip
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 # What an `Authorization` header can carry as a bearer's token.
@@ -49,12 +55,17 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Seconds | None,
         _meta("seconds without work after which a worker ends, to be started on need; null keeps it always"),
     ] = None
+    task_timeout: Annotated[
+        Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
+    ] = None
 
 
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
     # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
     "decode": Lane(models=("decoder",), idle_timeout=60.0),
+    # The timeout is enough to write down half an hour at three times its pace.
+    "tools": Lane(models=("whisper",), threads=2, idle_timeout=300.0, task_timeout=600.0),
 }
 
 
@@ -180,6 +191,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_grace: Annotated[Seconds, _meta("seconds that running requests get to end after SIGTERM")] = 30.0
     encoder_threads: Annotated[Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech")] = 2
 
+    whisper_model_size: Annotated[
+        WhisperSize,
+        _meta(
+            "the weights that listen, fetched on first use (`dia-server models pull whisper` fetches them before): "
+            "75 MB for tiny to 3 GB for large; `.en` knows English only; tiny.en comes with the package"
+        ),
+    ] = "base"
+    whisper_strict: Annotated[
+        bool, _meta("answer 503 where those weights can't be fetched; otherwise tiny.en stands in, and answers say so")
+    ] = False
+    max_transcription_seconds: Annotated[
+        Seconds, _meta("longest recording that a request may have written down; bounds the worker's memory and time")
+    ] = 1800.0
+
     debug_mode: Annotated[bool, _meta("send X-Generation-ID and log at debug level")] = False
     log_format: Annotated[
         Literal["auto", "console", "json"], _meta("auto is console on a terminal and JSON elsewhere")
@@ -210,7 +235,8 @@ def load_settings(
     merged |= overrides or {}
     try:
         settings = msgspec.convert(merged, Settings)
-        return msgspec.structs.replace(settings, lanes=HELPERS | settings.lanes)
+        helpers = {name: lane for name, lane in HELPERS.items() if name not in settings.lanes}
+        return msgspec.structs.replace(settings, lanes=settings.lanes | helpers)
     except msgspec.ValidationError as error:
         where = (
             f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"

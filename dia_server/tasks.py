@@ -75,11 +75,14 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     """Write down what is said in a recording.
 
     `Done.value` has `text`, `language`, `seconds`, `size` (of the weights that listened) and `segments`: `start`,
-    `end`, `text` and `words` (`word`, `start`, `end`; empty unless asked for); times in seconds.
+    `end`, `text`, `words` (`word`, `start`, `end`; empty unless asked for), and what the decoder says of them, as
+    OpenAI's API names it: `seek`, `tokens`, `temperature`, `avg_logprob`, `compression_ratio`, `no_speech_prob`; times
+    in seconds.
 
     Attributes:
-        path: of a mono wav file, absolute; its writer vouches for it.
+        path: of a 16-bit wav file, absolute; its writer vouches for it.
         size: of the weights, such as `base`.
+        is_strict: no smaller weights may stand in for those that can't be had.
         language: ISO 639-1 code; None to have it found out.
         prompt: words that set the style, or names that occur.
         temperature: 0 for the likeliest words.
@@ -90,6 +93,7 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     model: str = "whisper"
     path: str
     size: str
+    is_strict: bool = False
     language: str | None = None
     prompt: str | None = None
     temperature: float = 0.0
@@ -140,10 +144,17 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The model could not do the task; it would fail again. `is_input_wrong` when that is for the client to mend."""
+    """The model could not do the task; it would fail again.
+
+    Attributes:
+        message: what was wrong, and what to do.
+        is_input_wrong: that is for the client to mend.
+        is_unavailable: it is for the admin, since the model lacks something here.
+    """
 
     message: str
     is_input_wrong: bool = False
+    is_unavailable: bool = False
 
 
 Ending = Done | Failed

@@ -35,6 +35,7 @@ NAMES = (
     "words",
     "marks",
     "voices",
+    "transcription",
 )
 EXAMPLES = """\
 examples:

@@ -110,7 +110,9 @@ def make_home(home: Path, settings: Mapping[str, Any] | None = None) -> Path:
     install_starters(home / "voices")
     for name, options in NOISE_VOICES.items():
         (home / "voices" / f"{name}.yaml").write_text(yaml.safe_dump({"models": {"noise": options}}), encoding="utf-8")
-    (home / "config.yaml").write_text(yaml.safe_dump(dict(settings or {})), encoding="utf-8")
+    # The weights that need no network.
+    settings = {"whisper_model_size": "tiny.en", **(settings or {})}
+    (home / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return home
 
 

@@ -144,6 +144,9 @@ def test_a_bomb_ends_where_the_allowed_length_ends(tmp_path: Path) -> None:
 def test_bytes_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "DECODED_BYTES", 100_000)
     _, last = decode(wav(VOICE), tmp_path)
+    assert isinstance(last, Done)  # what may be long may be large
+    monkeypatch.setattr(engine, "DECODED_BYTES_PER_SECOND", 1)
+    _, last = decode(wav(VOICE), tmp_path)
     assert isinstance(last, Failed)
     assert "more than 100000 bytes" in last.message
 

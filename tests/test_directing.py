@@ -21,7 +21,7 @@ from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
-from dia_server.services.captions import srt
+from dia_server.services.captions import lines_of, srt
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
@@ -245,7 +245,7 @@ def test_captions_have_one_sentence_or_less() -> None:
         TimedWord("Hello", 0.25, 0.6), TimedWord("there.", 0.7, 1.0), TimedWord("A", 1.1, 1.2),
         *(TimedWord("wordy" * 2, 1.3 + number, 1.9 + number) for number in range(5)), TimedWord("end", 3661.5, 3662.0),
     ]  # fmt: skip
-    assert srt(words).split("\n\n") == [
+    assert srt(lines_of(words)).split("\n\n") == [
         "1\n00:00:00,250 --> 00:00:01,000\nHello there.",
         "2\n00:00:01,100 --> 00:00:03,900\nA wordywordy wordywordy wordywordy",
         "3\n00:00:04,300 --> 00:00:05,900\nwordywordy wordywordy",

@@ -69,12 +69,12 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), decoder.type) from None
+        raise explain(str(error), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"The body is not valid JSON: {str(error) or 'nested too deeply'}") from None
 
 
-def _explain(message: str, body: Any) -> BadInput:
+def explain(message: str, body: Any) -> BadInput:
     """msgspec's message with the field in front, and as `param`."""
     at = _PATH.search(message)
     if missing := _MISSING.search(message):

@@ -105,8 +105,31 @@ class WavOperation(Operation):
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 
-def upload_of(file: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> type[Operation]:
-    """The operation of a route that takes a form with a file and texts, by the names of their fields."""
+TRANSCRIPT = OpenAPIResponse(
+    description="the transcript, in the format that was asked for",
+    content={
+        "application/json": OpenAPIMediaType(
+            schema=Schema(
+                type=OpenAPIType.OBJECT, properties={"text": Schema(type=OpenAPIType.STRING)}, required=["text"]
+            )
+        ),
+        "text/plain": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
+    },
+    headers={"X-Model": OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description="what listened")},
+)
+
+
+def upload_of(
+    file: str,
+    *,
+    required: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    answer: OpenAPIResponse | None = None,
+) -> type[Operation]:
+    """The operation of a route that takes a form with a file and texts, by the names of their fields.
+
+    `answer` stands for one that the handler's type doesn't tell.
+    """
 
     @dataclass
     class UploadOperation(Operation):
@@ -119,6 +142,8 @@ def upload_of(file: str, *, required: tuple[str, ...] = (), optional: tuple[str,
             self.request_body = RequestBody(
                 required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)}
             )
+            if answer is not None:
+                self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
     return UploadOperation
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 from litestar import Request
@@ -13,12 +13,14 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
-from dia_server.errors import DiaServerError
+from dia_server.errors import ClientLeft, DiaServerError
 from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
 
 PIECE_BYTES = 262_144
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +95,25 @@ class StreamedAnswer:
 async def _joined(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(chunks):
         yield b"".join([chunk async for chunk in chunks])
+
+
+async def while_connected(request: Request[Any, Any, Any], work: Coroutine[Any, Any, Answer]) -> Answer:
+    """The result of some work on a request whose body has been read.
+
+    Raises:
+        ClientLeft: nobody waits for it any more; it was cancelled.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_client_leaves(request.receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft("The client left before the answer was there")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _client_leaves(receive: Receive) -> None:

@@ -33,7 +33,8 @@ class Form(msgspec.Struct, frozen=True):
     """A form that has arrived.
 
     Attributes:
-        texts: the fields that were asked for and are there.
+        texts: the fields that were asked for and are there; one whose name ends in `[]` may be there several times, its
+            texts joined by commas.
         file: where the file lies until the form is done with; `file_hash` is its sha256.
     """
 
@@ -189,7 +190,9 @@ class _Reader:
 
     def _begin(self, name: str) -> None:
         if name in self._names and (name == self._file_field or name in self._texts):
-            raise BadInput(f"'{name}' is there twice", param=name)
+            if not name.endswith("[]"):
+                raise BadInput(f"'{name}' is there twice", param=name)
+            self._texts[name] += b","
         self._name = name
         self._names.append(name)
 

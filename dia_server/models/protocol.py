@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from dia_server.settings import Settings
 from dia_server.tasks import Ending, Event, Failed, Task
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-def no_downloads() -> tuple[Download, ...]:
+def no_downloads(settings: Settings) -> tuple[Download, ...]:
     """What a model has that comes whole."""
+    del settings
     return ()
 
 
@@ -54,7 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         licence: SPDX id of the weights' licence.
         source: where the weights come from.
         packages: modules that have to be importable.
-        downloads: lists what can be fetched besides, here already or not.
+        extra: the extra of dia-server that brings them; None if they come with it.
+        downloads: lists what can be fetched besides under these settings, here already or not.
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
@@ -73,7 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     source: str
     packages: tuple[str, ...] = ()
-    downloads: Callable[[], tuple[Download, ...]] = no_downloads
+    extra: str | None = None
+    downloads: Callable[[Settings], tuple[Download, ...]] = no_downloads
     languages: tuple[str, ...] = ()
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
@@ -85,6 +89,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def missing_packages(self) -> list[str]:
         """The modules of `packages` that are not installed."""
         return [name for name in self.packages if find_spec(name) is None]
+
+    @property
+    def installation(self) -> str:
+        """The command that brings the packages of a model with an extra."""
+        return f"pip install 'dia-server[{self.extra}]'"
 
 
 class Engine(Protocol):

@@ -53,8 +53,8 @@ class Lane:
             return
         waiting = self._remove(run)
         run.urgent = True
-        seconds = self._settings.segment_timeout
-        run.start_deadline(seconds, DeadlineExceeded(f"No worker had finished this segment after {seconds:g} s"))
+        seconds = self.config.task_timeout or self._settings.segment_timeout
+        run.start_deadline(seconds, DeadlineExceeded(f"No worker had finished this task after {seconds:g} s"))
         if waiting:
             self._enqueue(run)
             self.pump()

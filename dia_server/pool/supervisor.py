@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from dia_server import metrics
-from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, ReplayMismatch
+from dia_server.errors import BadInput, DiaServerError, GenerationFailed, ModelUnavailable, ReplayMismatch
 from dia_server.models import registry
 from dia_server.pool.clip import SegmentRun
 from dia_server.pool.local import LocalWorker
@@ -259,8 +259,8 @@ class Place:
                     run.accept(event)
             case Done():
                 run.complete(event)
-            case Failed(message=message, is_input_wrong=is_input_wrong):
-                run.fail(BadInput(message) if is_input_wrong else GenerationFailed(message))
+            case Failed():
+                run.fail(_error_of(event))
 
     def _free_slot(self, number: int) -> None:
         # A cancel and the end of its attempt may cross on the pipe; the slot is given back once.
@@ -281,6 +281,14 @@ class Place:
         self.state = "starting"
         for run in runs:
             self._lane.replay(run)
+
+
+def _error_of(failed: Failed) -> DiaServerError:
+    if failed.is_input_wrong:
+        return BadInput(failed.message)
+    if failed.is_unavailable:
+        return ModelUnavailable(failed.message, retry_after=60)
+    return GenerationFailed(failed.message)
 
 
 def _not_loaded(model: str, message: str) -> ModelUnavailable:

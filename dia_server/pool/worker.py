@@ -46,8 +46,10 @@ def main(pipe: socket.socket, threads: int) -> None:
     # Where the server can't block them for us; see `pool.local`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(threads)
+    # Threads that spin while they wait for each other take ten times as long where others work on the same cores.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     Worker(pipe, threads).serve()
 
 

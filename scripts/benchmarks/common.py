@@ -142,9 +142,8 @@ class Server:
             connection.close()
 
     def workers(self) -> list[dict[str, Any]]:
-        """Its workers, as `GET /workers` has them."""
-        workers: list[dict[str, Any]] = json.loads(self.get("/workers"))["workers"]
-        return workers
+        """Its workers, as `GET /workers` has them, without those that only come with work for them."""
+        return [worker for worker in json.loads(self.get("/workers"))["workers"] if worker["state"] != "idle"]
 
     def wait_until_ready(self) -> None:
         """Until all workers are up."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dia_server.models.protocol import Download
+from dia_server.settings import Settings
 
 BUNDLED = "heart"
 LICENCE = "Apache-2.0"
@@ -41,8 +42,9 @@ def bases() -> dict[str, Base]:
     return {name: Base(_file(name, entry), entry.british) for name, entry in _entries().items()}
 
 
-def downloads() -> tuple[Download, ...]:
-    """The files of those that don't come with the package."""
+def downloads(settings: Settings) -> tuple[Download, ...]:
+    """The files of those that don't come with the package, whatever the settings."""
+    del settings
     return tuple(base.file for name, base in bases().items() if name != BUNDLED)
 
 

@@ -1,0 +1,87 @@
+"""An engine of one long call, which the worker steps all the same."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from dia_server.tasks import Ending, Event, Failed, Task
+
+Tick = Callable[[], None]
+
+log = logging.getLogger(__name__)
+
+
+class CancelledWork(BaseException):
+    """Raised by a tick once the task is cancelled; not to be caught by what it ends."""
+
+
+class _Attempt:
+    """A task at work; `None` in `events` is a tick."""
+
+    def __init__(self, task_id: int) -> None:
+        self.task_id = task_id
+        self.events: SimpleQueue[Ending | None] = SimpleQueue()
+        self.cancelled = threading.Event()
+
+    def tick(self) -> None:
+        if self.cancelled.is_set():
+            raise CancelledWork
+        self.events.put(None)
+
+
+class Stepped:
+    """An engine of a plain `work(task, tick)`: one slot, on a thread of its own.
+
+    `work` calls `tick` as it gets on. A step lasts until the next tick, so that the worker beats while there is
+    progress and only then, and hears of a cancel in the middle of the work.
+    """
+
+    slots = 1
+
+    def __init__(self, work: Callable[[Any, Tick], Ending], fingerprint: str) -> None:
+        """`work` takes the structs of the capabilities that the model's manifest names."""
+        self.fingerprint = fingerprint
+        self._work = work
+        self._thread = ThreadPoolExecutor(1)
+        self._attempt: _Attempt | None = None
+
+    def admit(self, task_id: int, task: Task) -> None:
+        self._attempt = _Attempt(task_id)
+        self._thread.submit(self._run, self._attempt, task)
+
+    def step(self) -> Iterable[tuple[int, Event]]:
+        if self._attempt is None or (ending := self._attempt.events.get()) is None:
+            return []
+        task_id, self._attempt = self._attempt.task_id, None
+        return [(task_id, ending)]
+
+    def cancel(self, task_id: int) -> None:
+        if self._attempt is None or self._attempt.task_id != task_id:
+            return
+        self._attempt.cancelled.set()
+        # The slot is free when the thread is.
+        while self._attempt.events.get() is None:
+            pass
+        self._attempt = None
+
+    def close(self) -> None:
+        if self._attempt is not None:
+            self.cancel(self._attempt.task_id)
+        self._thread.shutdown()
+
+    def _run(self, attempt: _Attempt, task: Task) -> None:
+        ending: Ending = Failed(message="The task was cancelled")
+        try:
+            ending = self._work(task, attempt.tick)
+        except CancelledWork:
+            pass
+        except Exception:  # whatever a model raises must end its own task only
+            log.exception("a task failed")
+            ending = Failed(message="The model failed on this input; the server's log says why")
+        finally:
+            attempt.events.put(ending)
