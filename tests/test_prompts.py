@@ -18,8 +18,13 @@ import pytest
 from conftest import Server, make_home, running_server
 from dia_server.audio.loudness import speech_level
 from dia_server.audio.recording import LEVEL_DB, clean
-from dia_server.errors import BadInput
+from dia_server.errors import BadInput, Unavailable
+from dia_server.pool.pool import Pool
+from dia_server.services.mappings import Mappings
+from dia_server.services.prompts import Prompts
+from dia_server.settings import Settings
 from dia_server.voices.prompts import SAMPLE_RATE, Origin, PromptStore, now
+from dia_server.voices.store import VoiceStore
 from recordings import RATE, encoded, voice_like, wav
 from sound import decode, seconds
 
@@ -275,3 +280,39 @@ def test_a_prompt_never_stands_beside_another_ones_transcript(tmp_path: Path, mo
     prompt = store.get("a")
     assert (prompt.sound.seconds, prompt.transcript, prompt.origin) == (3, None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+class Scribe:
+    """Hears what it is told to; fails of recordings whose path has `deaf` in it."""
+
+    def __init__(self, heard: str) -> None:
+        self.heard = heard
+        self.asked: list[str] = []
+
+    async def transcribe(self, path: Path) -> str:
+        self.asked.append(path.stem)
+        if "deaf" in path.stem:
+            raise Unavailable("not now")
+        return self.heard
+
+
+async def test_a_transcriber_hears_what_nobody_has_written_down(tmp_path: Path) -> None:
+    settings, store, scribe = Settings(), PromptStore(tmp_path / "audio_prompts", 60), Scribe("Heard.")
+    mappings = Mappings(settings, VoiceStore(tmp_path / "voices"), store)
+    prompts = Prompts(settings, Pool(settings), store, mappings, scribe)
+    (tmp_path / "audio_prompts").mkdir()
+    for name in ("deaf", "new", "written"):
+        (tmp_path / "audio_prompts" / f"{name}.wav").write_bytes(wav(voice_like(3)))
+    (tmp_path / "audio_prompts" / "written.txt").write_text("Written.")
+    assert (await prompts.discover(force=False)).prompt_ids == ["deaf", "new", "written"]
+    assert scribe.asked == ["deaf", "new"]
+    new = store.get("new")
+    assert (new.transcript, new.transcript_source) == ("Heard.", "whisper")
+    assert (await prompts.discover(force=False)).prompt_ids == []
+    scribe.heard = "Heard again."
+    await prompts.correct("new", "Corrected.")
+    assert (await prompts.discover(force=False)).prompt_ids == []
+    assert store.get("new").transcript == "Corrected."
+    assert (await prompts.discover(force=True)).prompt_ids == ["new", "written"]
+    assert {store.get(name).transcript for name in ("new", "written")} == {"Heard again."}
+    assert store.get("deaf").transcript is None

@@ -103,10 +103,11 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed.
+        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak.
     """
-    installed = registry.manifests()
-    for setting, name in [("engine", default_model(settings)), *_models_of_lanes(settings)]:
+    wanted = [("engine", default_model(settings), registry.speaking())]
+    wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
+    for setting, name, installed in wanted:
         if name not in installed:
             raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
 
