@@ -207,3 +207,20 @@ def test_texts_are_never_logged(server: Server) -> None:
     with wave.open(io.BytesIO(server.speak(private).content)) as file:
         assert file.getnframes()
     assert "walrus" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [
+        ({"response_format": "midi"}, "aac, flac, mp3, opus, pcm, wav"),
+        ({"params": {"response_format": "midi"}}, "aac, flac, mp3, opus, pcm, wav"),
+        ({"stream_format": "video"}, "audio, sse"),
+        ({"timestamp_granularities": ["letter"]}, "word"),
+    ],
+)
+def test_a_choice_that_there_is_not_names_those_there_are(
+    server: Server, fields: dict[str, object], allowed: str
+) -> None:
+    refused = server.speak(**fields)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].endswith(f"; allowed are {allowed}")

@@ -16,6 +16,7 @@ from litestar.dto import AbstractDTO
 from dia_server.errors import BadInput, UnsupportedMediaType
 
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_ITEM = re.compile(r"\[(?:\d+|\.\.\.)\]")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
@@ -89,7 +90,7 @@ def explain(message: str, body: Any) -> BadInput:
 def _choices(body: Any, path: str) -> str:
     """The values that a field takes, which msgspec's message leaves out."""
     kinds: list[Any] = [msgspec.inspect.type_info(body)]
-    for name in path.replace("[...]", ".[]").split("."):
+    for name in _ITEM.sub(".[]", path).split("."):
         kinds = [inner for kind in kinds for inner in _inside(kind, name)]
     choices = [str(value) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for value in kind.values]
     return f"; allowed are {', '.join(choices)}" if choices else ""
@@ -104,4 +105,9 @@ def _inside(kind: Any, name: str) -> list[Any]:
             inner = [kind.item_type]
         case _:
             inner = []
-    return [each for item in inner for each in getattr(item, "types", (item,))]
+    return [_plain(each) for item in map(_plain, inner) for each in getattr(item, "types", (item,))]
+
+
+def _plain(kind: Any) -> Any:
+    """The type without what `Meta` says of it."""
+    return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
