@@ -49,6 +49,39 @@ from dia_server.voices.store import VoiceStore
 SWAGGER = "/schema/assets"
 
 
+# Those whose bodies, if they have any, are JSON.
+ROUTES = (
+    openai.create_speech,
+    openai.list_models,
+    openai.get_model,
+    openai.list_audio_models,
+    generate.generate,
+    voices.list_voices,
+    voices.list_voices_of_model,
+    voices.voice_mappings,
+    voices.voice_mapping_list,
+    whisper.whisper_status,
+    whisper.load_whisper,
+    mappings.create_mapping,
+    mappings.update_mapping,
+    mappings.delete_mapping,
+    mappings.delete_custom_voice,
+    mappings.preview,
+    prompts.list_prompts,
+    prompts.list_metadata,
+    prompts.get_metadata,
+    prompts.get_prompt,
+    prompts.get_audio,
+    prompts.delete_prompt,
+    prompts.put_transcript,
+    prompts.discover,
+    system.root,
+    system.health,
+    system.workers,
+    system.metrics,
+)
+
+
 def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
     """The application over an opened home and a running pool."""
     routes = create_routes(settings, home, pool)
@@ -73,55 +106,28 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
 
     return Litestar(
         route_handlers=[
-            openai.create_speech,
-            openai.list_models,
-            openai.get_model,
-            openai.list_audio_models,
-            generate.generate,
-            voices.list_voices,
-            voices.list_voices_of_model,
-            voices.voice_mappings,
-            voices.voice_mapping_list,
+            *ROUTES,
             _with_files(
                 settings.max_upload_bytes, transcriptions.create_transcription, transcriptions.create_translation
             ),
-            whisper.whisper_status,
-            whisper.load_whisper,
-            mappings.create_mapping,
-            mappings.update_mapping,
-            mappings.delete_mapping,
-            mappings.delete_custom_voice,
-            mappings.preview,
-            prompts.list_prompts,
-            prompts.list_metadata,
-            prompts.get_metadata,
-            prompts.get_prompt,
-            prompts.get_audio,
-            prompts.delete_prompt,
-            prompts.put_transcript,
-            prompts.discover,
             _with_files(settings.max_upload_bytes, prompts.upload_prompt),
             # Litestar wants all that a path takes in one place.
             _with_files(settings.max_voice_sample_bytes, mappings.create_custom_voice, voices.list_audio_voices),
-            system.root,
-            system.health,
-            system.workers,
-            system.metrics,
             create_static_files_router(SWAGGER, directories=[_swagger_folder()], include_in_schema=False),
         ],
         dto=JsonBody,
         return_dto=None,
         dependencies={
-            "settings": Provide(lambda: settings, sync_to_thread=False),
-            "pool": Provide(lambda: pool, sync_to_thread=False),
-            "voices": Provide(lambda: store, sync_to_thread=False),
-            "speech": Provide(lambda: speech, sync_to_thread=False),
-            "transcription": Provide(lambda: transcription, sync_to_thread=False),
-            "prompt_store": Provide(lambda: prompt_store, sync_to_thread=False),
-            "prompts": Provide(lambda: prompt_service, sync_to_thread=False),
-            "mappings": Provide(lambda: voice_mappings, sync_to_thread=False),
-            "previews": Provide(lambda: previews, sync_to_thread=False),
-            "uploads": Provide(lambda: uploads, sync_to_thread=False),
+            "settings": _given(settings),
+            "pool": _given(pool),
+            "voices": _given(store),
+            "speech": _given(speech),
+            "transcription": _given(transcription),
+            "prompt_store": _given(prompt_store),
+            "prompts": _given(prompt_service),
+            "mappings": _given(voice_mappings),
+            "previews": _given(previews),
+            "uploads": _given(uploads),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,
@@ -135,6 +141,11 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
         openapi_config=_openapi(settings),
         logging_config=None,
     )
+
+
+def _given(service: object) -> Provide:
+    """The same for every request."""
+    return Provide(lambda: service, sync_to_thread=False)
 
 
 def _with_files(file_bytes: int, *handlers: HTTPRouteHandler) -> Router:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -97,19 +97,16 @@ async def create_transcription(
     request: Request[Any, Any, State], settings: Settings, uploads: Uploads, transcription: Transcription
 ) -> Response[bytes]:
     """Write down what is said in `file`: wav, mp3, flac, ogg, m4a, aac or webm."""
-    transcription.check()
-    async with uploads.receive(
-        request, file_field=FILE, texts=TRANSCRIPTION_FIELDS, max_bytes=settings.max_upload_bytes
-    ) as form:
-        fields = decode_fields(form.texts)
-        wanted = TranscriptionRequest(
+
+    def wanted(fields: Fields) -> TranscriptionRequest:
+        return TranscriptionRequest(
             language=fields.language,
             prompt=fields.prompt,
             temperature=fields.temperature,
             with_words="word" in fields.timestamp_granularities,
         )
-        transcript = await while_connected(request, transcription.listen_to_upload(form.file, wanted))
-    return _answer(request, transcript, fields, wanted)
+
+    return await _write_down(request, settings, uploads, transcription, TRANSCRIPTION_FIELDS, wanted)
 
 
 @post(
@@ -124,14 +121,28 @@ async def create_translation(
     request: Request[Any, Any, State], settings: Settings, uploads: Uploads, transcription: Transcription
 ) -> Response[bytes]:
     """Write down in English what is said in `file`, in whatever language."""
+
+    def wanted(fields: Fields) -> TranscriptionRequest:
+        return TranscriptionRequest(prompt=fields.prompt, temperature=fields.temperature, is_translation=True)
+
+    return await _write_down(request, settings, uploads, transcription, TRANSLATION_FIELDS, wanted)
+
+
+async def _write_down(
+    request: Request[Any, Any, State],
+    settings: Settings,
+    uploads: Uploads,
+    transcription: Transcription,
+    texts: tuple[str, ...],
+    wanted: Callable[[Fields], TranscriptionRequest],
+) -> Response[bytes]:
+    """The answer to a form with a recording and such texts, which `wanted` understands."""
     transcription.check()
-    async with uploads.receive(
-        request, file_field=FILE, texts=TRANSLATION_FIELDS, max_bytes=settings.max_upload_bytes
-    ) as form:
+    async with uploads.receive(request, file_field=FILE, texts=texts, max_bytes=settings.max_upload_bytes) as form:
         fields = decode_fields(form.texts)
-        wanted = TranscriptionRequest(prompt=fields.prompt, temperature=fields.temperature, is_translation=True)
-        transcript = await while_connected(request, transcription.listen_to_upload(form.file, wanted))
-    return _answer(request, transcript, fields, wanted)
+        listening = wanted(fields)
+        transcript = await while_connected(request, transcription.listen_to_upload(form.file, listening))
+    return _answer(request, transcript, fields, listening)
 
 
 def decode_fields(texts: Mapping[str, str]) -> Fields:
