@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import numpy as np
 import structlog
 
 from dia_server.audio.recording import clean
+from dia_server.audio.samples import NO_SAMPLES
 from dia_server.errors import BadInput, Conflict, DiaServerError
 from dia_server.pool.pool import Pool
 from dia_server.services.decoding import decode_file
@@ -80,15 +82,16 @@ class Prompts:
         self._store.check_id(prompt_id)
         if (same := self._taken(prompt_id, file_hash, overwrite=overwrite)) is not None:
             return Uploaded(prompt=same, warning=_warning(same.sound.seconds))
-        decoded = await decode_file(self._pool, file, self._settings.max_prompt_seconds)
-        samples = await asyncio.to_thread(clean, decoded.samples, SAMPLE_RATE)
+        pieces = [NO_SAMPLES]
+        original_rate = await decode_file(self._pool, file, self._settings.max_prompt_seconds, pieces.append)
+        samples = await asyncio.to_thread(clean, np.concatenate(pieces), SAMPLE_RATE)
         seconds, least = len(samples) / SAMPLE_RATE, self._settings.min_prompt_seconds
         if seconds < least:
             raise BadInput(f"The recording has {seconds:.2f} s of sound; at least {least:g} s are needed")
         origin = Origin(
             hash=file_hash,
             discovered_at=now(),
-            original_sample_rate=decoded.original_sample_rate,
+            original_sample_rate=original_rate,
             consent=consent,
         )
         async with self._writing:
