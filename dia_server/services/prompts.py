@@ -176,18 +176,21 @@ class Prompts:
             origin = await asyncio.to_thread(self._store.new_origin, prompt)
         except FileNotFoundError:
             return False
+        is_new = not _tells_of(prompt.origin, origin) and await self._write_note(prompt_id, prompt.file, origin)
+        self._noted[prompt_id] = prompt.file
+        return is_new
+
+    async def _write_note(self, prompt_id: str, file: File, origin: Origin) -> bool:
+        """Whether a note was written; not for a recording that is gone, changed or noted meanwhile."""
         async with self._writing:
-            now_there = self._store.list().get(prompt_id)
-            if now_there is None or now_there.file != prompt.file:
-                return False  # gone, or another one meanwhile, whose turn will come
-            is_new = now_there.origin is None or now_there.origin.sound_hash != origin.sound_hash
-            if is_new:
-                await asyncio.to_thread(self._store.take_note, prompt_id, now_there, origin)
-                if now_there.transcript is not None and now_there.transcript_source == "whisper":
-                    await self._forget(prompt_id, now_there.transcript)
-                log.info("audio prompt discovered", prompt=prompt_id, is_replaced=now_there.origin is not None)
-            self._noted[prompt_id] = prompt.file
-            return is_new
+            prompt = (await asyncio.to_thread(self._store.list)).get(prompt_id)
+            if prompt is None or prompt.file != file or _tells_of(prompt.origin, origin):
+                return False
+            await asyncio.to_thread(self._store.take_note, prompt_id, prompt, origin)
+            if prompt.transcript is not None and prompt.transcript_source == "whisper":
+                await self._forget(prompt_id, prompt.transcript)
+        log.info("audio prompt discovered", prompt=prompt_id, is_replaced=prompt.origin is not None)
+        return True
 
     async def write_down(self, prompt_id: str, *, again: bool = False) -> bool:
         """Have a prompt without a transcript, or with `again` any, transcribed; whether it has a new one.
@@ -200,12 +203,12 @@ class Prompts:
             OSError: it can't be written down.
         """
         async with self._listening:
-            prompt = self._store.list().get(prompt_id)
+            prompt = (await asyncio.to_thread(self._store.list)).get(prompt_id)
             if prompt is None or (prompt.transcript_source is not None and not again):
                 return False
             transcript = await self._transcriber.transcribe(prompt.path)
             async with self._writing:
-                now_there = self._store.list().get(prompt_id)
+                now_there = (await asyncio.to_thread(self._store.list)).get(prompt_id)
                 if not transcript or now_there is None or _state(now_there) != _state(prompt):
                     return False
                 origin = await asyncio.to_thread(self._store.origin_of, now_there)
@@ -232,6 +235,10 @@ class Prompts:
                 f"Audio prompt '{prompt_id}' is there already; send overwrite=true to replace it", param="prompt_id"
             )
         return None
+
+
+def _tells_of(note: Origin | None, found: Origin) -> bool:
+    return note is not None and note.sound_hash == found.sound_hash
 
 
 def _state(prompt: Prompt) -> tuple[object, ...]:
