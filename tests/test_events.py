@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from base64 import b64decode
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -113,10 +112,8 @@ def test_a_listener_who_leaves_frees_the_slot(server: Server) -> None:
     body = {"input": SENTENCE * 9, "voice": "slow", "model": "noise", "stream_format": "sse"}
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=30) as answer:
         next(answer.iter_raw())
-        assert server.busy() == 1
-    left = time.monotonic()
+        wait_until(lambda: server.busy() > 0)
     wait_until(lambda: server.busy() == 0 and aborted() == before + 1)
-    assert time.monotonic() - left < 2
 
 
 async def test_pings_fill_long_pauses_but_come_after_the_first_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import soxr
 from faster_whisper import WhisperModel
 
 import sound
-from conftest import Server
+from conftest import STARTERS, Server
 
 WHISPER_RATE = 16_000
 WORST_ERROR_RATE = 0.10
@@ -29,7 +29,6 @@ new road behind the church. When they reached the house, the kitchen was warm an
 
 
 LINES = PASSAGE.split('"', maxsplit=1)[0]
-STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 
 
 @pytest.fixture(scope="module")
