@@ -26,6 +26,7 @@ for variable in ("CI", "BUILD_NUMBER"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_SECONDS = 60
+STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 NOISE_VOICES = {

@@ -11,7 +11,7 @@ import soxr
 from faster_whisper import WhisperModel
 
 import sound
-from conftest import Server
+from conftest import STARTERS, Server
 from sound import words
 
 WHISPER_RATE = 16_000
@@ -28,7 +28,6 @@ new road behind the church. When they reached the house, the kitchen was warm an
 
 
 LINES = PASSAGE.split('"', maxsplit=1)[0]
-STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 
 
 @pytest.fixture(scope="module")

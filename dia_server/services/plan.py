@@ -170,7 +170,7 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
     speakers = {item.speaker for item in script if isinstance(item, Segment)}
     cast = {
         speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters)
-        for speaker, role in cast_roles(speakers, voice_id, there).items()
+        for speaker, role in cast_roles(speakers, voice_id, there, settings.voice_aliases).items()
     }
     return Plan(
         model=manifest.name,
