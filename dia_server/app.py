@@ -37,6 +37,7 @@ from dia_server.api.request_log import RequestLog
 from dia_server.api.uploads import FORM_BYTES, Uploads
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
+from dia_server.services.discovery import Discovery
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
@@ -96,12 +97,14 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
     voice_mappings = Mappings(settings, store, prompt_store)
     prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
+    discovery = Discovery(settings, pool, prompt_store, prompt_service)
     previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)
     uploads = Uploads(settings)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
-        yield
+        async with discovery.running():
+            yield
         speech.close()
 
     return Litestar(
@@ -125,6 +128,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "transcription": _given(transcription),
             "prompt_store": _given(prompt_store),
             "prompts": _given(prompt_service),
+            "discovery": _given(discovery),
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),

@@ -164,7 +164,7 @@ class BrokenPool:
 
 async def test_a_file_that_kills_decoders_is_the_clients_fault(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Failed to process audio file: the decoder broke down over it"):
-        await decode_file(BrokenPool(), tmp_path, 60)  # type: ignore[arg-type]
+        await decode_file(BrokenPool(), tmp_path, 60, len)  # type: ignore[arg-type]
 
 
 def test_the_decoder_speaks_to_nobody() -> None:

@@ -14,6 +14,7 @@ from dia_server.api.uploads import Uploads
 from dia_server.audio.wav import peaks
 from dia_server.errors import PromptNotFound
 from dia_server.pool.pool import Pool
+from dia_server.services.discovery import Discovery
 from dia_server.services.prompts import Prompts
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, Prompt, PromptStore
@@ -106,9 +107,17 @@ class Message(msgspec.Struct):
     operation_class=upload_of("audio_file", required=("prompt_id",), optional=("overwrite",)),
 )
 async def upload_prompt(
-    request: Request[Any, Any, State], settings: Settings, pool: Pool, uploads: Uploads, prompts: Prompts
+    request: Request[Any, Any, State],
+    settings: Settings,
+    pool: Pool,
+    uploads: Uploads,
+    prompts: Prompts,
+    discovery: Discovery,
 ) -> UploadAnswer:
-    """Store a recording (wav, mp3, flac, ogg, m4a, aac, webm) as a prompt for voices to imitate."""
+    """Store a recording (wav, mp3, flac, ogg, m4a, aac, webm) as a prompt for voices to imitate.
+
+    With `auto_transcribe` the answer waits two seconds for the transcript; one that takes longer comes later.
+    """
     pool.check_room()
     async with uploads.receive(
         request, file_field="audio_file", texts=("prompt_id", "overwrite"), max_bytes=settings.max_upload_bytes
@@ -122,7 +131,7 @@ async def upload_prompt(
         sample_rate=prompt.sound.sample_rate,
         original_sample_rate=_original_rate(prompt),
         channels=_channels(prompt),
-        transcript=prompt.transcript,
+        transcript=prompt.transcript or await discovery.heard(prompt_id, prompt),
         warning=uploaded.warning,
     )
 
