@@ -26,6 +26,7 @@ from dia_server.api import (
     prompts,
     system,
     transcriptions,
+    transcripts,
     voices,
     whisper,
 )
@@ -74,8 +75,9 @@ ROUTES = (
     prompts.get_prompt,
     prompts.get_audio,
     prompts.delete_prompt,
-    prompts.put_transcript,
     prompts.discover,
+    transcripts.put_transcript,
+    transcripts.transcribe_prompt,
     system.root,
     system.health,
     system.workers,

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 from conftest import AUTOMATIC, SENTENCE, Server, make_home, needs_whisper, running_server, wait_until
@@ -101,6 +103,38 @@ def test_an_upload_waits_for_its_transcript_but_not_for_long(listening: Server, 
     assert mistakes(SENTENCE, known(listening, "late")["transcript"]) < 0.1
     assert mistakes(SENTENCE, upload(listening, "late", spoken).json()["transcript"]) < 0.1
     assert remove(listening, "/audio_prompts/late").status_code == 200
+
+
+@needs_whisper
+def test_whisper_writes_down_what_it_is_asked_to(listening: Server, spoken: bytes) -> None:
+    upload(listening, "asked", spoken)
+    listening.post("/voice_mappings", {"voice_id": "asked", "audio_prompt": "asked"}).raise_for_status()
+    path = "/v1/audio_prompts/asked"
+    httpx.put(f"{listening.url}{path}/transcript", json={"transcript": "By hand."}).raise_for_status()
+    refused = listening.post(f"{path}/transcribe")
+    assert (refused.status_code, known(listening, "asked")["transcript"]) == (409, "By hand.")
+    assert "force_retranscribe" in refused.json()["detail"]
+    answer = listening.post(f"{path}/transcribe", {"force_retranscribe": True}).json()
+    assert mistakes(SENTENCE, answer["transcript"]) < 0.1
+    assert answer == {
+        "prompt_id": "asked",
+        "transcript": known(listening, "asked")["transcript"],
+        "saved_to": "audio_prompts/asked.txt",
+    }
+    assert (listening.home / answer["saved_to"]).read_text().strip() == answer["transcript"]
+    # What the voice had learned is gone, so that it goes by the prompt's own.
+    assert listening.get("/voice_mappings").json()["asked"]["audio_prompt_transcript"] is None
+    assert listening.post(f"{path}/transcribe", {}).json() == answer
+    assert listening.post("/audio_prompts/nobody/transcribe").status_code == 404
+
+
+@needs_whisper
+def test_where_nothing_is_said_there_is_no_transcript(listening: Server) -> None:
+    put(folder(listening) / "hush.wav", wav(np.zeros(3 * SAMPLE_RATE, np.float32)))
+    answer = listening.post("/audio_prompts/hush/transcribe")
+    assert (answer.status_code, known(listening, "hush")["transcript"]) == (400, None)
+    assert "no words" in answer.json()["detail"]
+    assert remove(listening, "/audio_prompts/hush").status_code == 200
 
 
 def test_without_whisper_the_log_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken: bytes) -> None:

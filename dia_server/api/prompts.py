@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, delete, get, post, put
+from litestar import Request, Response, delete, get, post
 from litestar.datastructures import State
 
 from dia_server.api.documents import WavOperation, failures, upload_of
@@ -63,20 +63,6 @@ class PromptDetails(PromptMetadata, kw_only=True):
     original_sample_rate: int
     channels: str
     waveform: list[float]
-
-
-class TranscriptBody(msgspec.Struct, kw_only=True):
-    """What is said in the recording; `prompt_id` may repeat the path's."""
-
-    transcript: str
-
-
-class TranscriptAnswer(msgspec.Struct):
-    """Which voices learned of the new transcript."""
-
-    message: str
-    prompt_id: str
-    updated_voices: list[str]
 
 
 class DiscoverBody(msgspec.Struct, kw_only=True):
@@ -225,17 +211,6 @@ async def delete_prompt(prompt_id: str, prompts: Prompts, force: bool = False) -
     """Remove a prompt that no voice imitates; with `?force=true` any."""
     await prompts.delete(prompt_id, force=force)
     return Message(f"Audio prompt '{prompt_id}' deleted successfully")
-
-
-@put(
-    ["/audio_prompts/{prompt_id:str}/transcript", "/v1/audio_prompts/{prompt_id:str}/transcript"],
-    summary="Correct a transcript",
-    responses=failures(400, 401, 404, 413, 415, 500, 503, 507),
-)
-async def put_transcript(prompt_id: str, data: TranscriptBody, prompts: Prompts) -> TranscriptAnswer:
-    """Say what is said in a recording; the voices that imitate it learn of it."""
-    updated = await prompts.correct(prompt_id, data.transcript)
-    return TranscriptAnswer(f"Transcript of audio prompt '{prompt_id}' updated successfully", prompt_id, updated)
 
 
 @post(

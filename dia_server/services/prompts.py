@@ -144,6 +144,29 @@ class Prompts:
             await self._mappings.update(voice_id, {"audio_prompt_transcript": tidy})
         return users
 
+    async def transcribe(self, prompt_id: str, *, force: bool) -> str:
+        """Have Whisper write down what is said in a prompt; the transcript.
+
+        Raises:
+            PromptNotFound: there is none.
+            Conflict: somebody wrote its transcript, and `force` is off; or it changed meanwhile.
+            BadInput: nothing is said in it.
+            DiaServerError: it can't be told now what is said.
+        """
+        prompt = self._store.get(prompt_id)
+        if prompt.transcript_source in ("manual", "file") and not force:
+            raise Conflict(
+                f"The transcript of audio prompt '{prompt_id}' was written by hand; "
+                'send {"force_retranscribe": true} to replace it'
+            )
+        is_heard = await self.write_down(prompt_id, again=True)
+        now_there = self._store.get(prompt_id)
+        if is_heard and now_there.transcript:
+            return now_there.transcript
+        if _state(now_there) != _state(prompt):
+            raise Conflict(f"Audio prompt '{prompt_id}' was changed meanwhile; try again")
+        raise BadInput(f"Whisper hears no words in audio prompt '{prompt_id}'")
+
     async def discover(self, *, force: bool) -> Found:
         """Take note of recordings that were put into the folder, and have those without a transcript written down.
 
@@ -213,11 +236,13 @@ class Prompts:
                     return False
                 origin = await asyncio.to_thread(self._store.origin_of, now_there)
                 await asyncio.to_thread(self._store.set_transcript, prompt_id, transcript, "whisper", origin)
+                if prompt.transcript not in (None, transcript):
+                    await self._forget(prompt_id, prompt.transcript)
                 log.info("audio prompt transcribed", prompt=prompt_id)
                 return True
 
     async def _forget(self, prompt_id: str, transcript: str) -> None:
-        """Another recording took a prompt's place: take its transcript from the voices that learned of it."""
+        """A transcript doesn't hold any more: take it from the voices that learned of it."""
         for voice_id in self._mappings.users_of(prompt_id):
             await self._mappings.unlearn(voice_id, transcript)
 
