@@ -121,7 +121,9 @@ def test_a_listener_who_leaves_frees_the_slot(server: Server) -> None:
     before = aborted()
     body = {"input": SENTENCE * 9, "voice": "slow", "model": "noise", "stream_format": "sse"}
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=30) as answer:
-        next(answer.iter_raw())
+        # Without a name it would be closed at once, and the connection with it.
+        pieces = answer.iter_raw()
+        next(pieces)
         wait_until(lambda: server.busy() > 0)
     wait_until(lambda: server.busy() == 0 and aborted() == before + 1)
 
