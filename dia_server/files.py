@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ PART_SUFFIX = ".part"
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which takes `path`'s name when the block ends well and vanishes when it doesn't.
 
+    It has the permissions of the file that it replaces.
+
     Raises:
         OSError: the folder is missing, read-only or full.
     """
@@ -27,7 +30,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
+        part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
         part.replace(path)
         _sync_folder(path.parent)
     finally:

@@ -15,12 +15,16 @@ from dia_server.voices.store import install_starters
 # Libraries that would write elsewhere, and the folder of the cache that each gets instead.
 CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "WHISPER_HOME": "whisper"}
 
+# Libraries that would report to their makers.
+SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600
 
 
 def use_caches(home: Path) -> None:
-    """Let libraries keep what they download in the home; nothing is made there yet."""
+    """Let libraries keep what they download in the home, and tell nobody; nothing is made there yet."""
+    os.environ.update(SILENCED)
     for variable, name in CACHES.items():
         os.environ[variable] = str(home / "cache" / name)
 

@@ -79,10 +79,32 @@ def test_every_format_is_what_openais_client_takes(client: openai.OpenAI, spoken
     answer: Any = raw.parse()
     text = answer if isinstance(answer, str) else answer.text
     if response_format in ("srt", "vtt"):
-        assert raw.headers["content-type"].startswith("text/plain")
+        assert raw.headers["content-type"] == "text/plain; charset=utf-8"
         assert text.startswith("WEBVTT\n\n00:00:0" if response_format == "vtt" else "1\n00:00:0")
         text = " ".join(line for line in text.splitlines()[1:] if line and "-->" not in line and not line.isdigit())
     assert mistakes(text) < 0.1
+
+
+def test_openais_client_streams(client: openai.OpenAI, spoken: bytes) -> None:
+    file = ("speech.wav", spoken)
+    events = list(client.audio.transcriptions.create(model="gpt-4o-transcribe", file=file, stream=True))
+    done = events[-1]
+    assert done.type == "transcript.text.done"
+    assert mistakes(done.text) < 0.1
+    assert "".join(event.delta for event in events[:-1] if event.type == "transcript.text.delta") == done.text
+    with pytest.raises(openai.BadRequestError, match="stream needs response_format 'json' or 'text'"):
+        client.audio.transcriptions.create(model="whisper-1", file=file, stream=True, response_format="srt")
+
+
+def test_what_a_drain_breaks_off_is_told_so(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, {"drain_grace": 1.0})) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server, loud_file(240))
+        wait_until(lambda: helper(server)["busy"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 503
+        assert answer.result().json()["error"]["code"] == "draining"
+        assert server.process.wait(timeout=30) == 0
+        assert "Traceback" not in server.log()
 
 
 def test_verbose_answers_have_segments_and_words_where_they_are_heard(listening: Server, client: openai.OpenAI) -> None:
@@ -108,6 +130,7 @@ def test_verbose_answers_have_segments_and_words_where_they_are_heard(listening:
     assert answer.words is not None
     assert answer.segments is not None
     assert [segment.id for segment in answer.segments] == list(range(len(answer.segments)))
+    assert max(segment.end for segment in answer.segments) <= answer.duration
     assert " ".join(segment.text for segment in answer.segments) == answer.text
     assert [words(word.word) for word in answer.words] == [words(word["word"]) for word in said]
     for heard, word in zip(answer.words, said, strict=True):
@@ -134,7 +157,7 @@ def test_what_the_server_speaks_it_understands(listening: Server, audio_format: 
 
 
 def test_unknown_fields_and_empty_ones_are_ignored(listening: Server, spoken: bytes) -> None:
-    answer = ask(listening, spoken, language="", prompt="", stream="true", **{"include[]": "logprobs"})
+    answer = ask(listening, spoken, language="", prompt="", stream="false", **{"include[]": "logprobs"})
     assert mistakes(answer.json()["text"]) < 0.1
     assert ask(listening, spoken, language="English").json() == ask(listening, spoken, language="en-GB").json()
 

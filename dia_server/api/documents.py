@@ -114,6 +114,7 @@ TRANSCRIPT = OpenAPIResponse(
             )
         ),
         "text/plain": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
+        "text/event-stream": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
     },
     headers={"X-Model": OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description="what listened")},
 )

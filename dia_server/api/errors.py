@@ -67,10 +67,10 @@ def _invalid(error: HTTPException) -> BadInput:
 def on_storage(request: Request[Any, Any, Any], error: OSError) -> Response[bytes]:
     """The home can't be written to, which is for the admin to mend; any other error of the system is a bug."""
     if error.errno in _FULL:
-        return on_expected(request, StorageFull("The server's disk is full; nothing was stored"))
+        return on_expected(request, StorageFull("The server's disk is full; the change is not complete"))
     if error.errno in _READ_ONLY:
         log.error("home can't be written to", reason=error.strerror, file=error.filename)
-        reason = "The server can't write to its home, and its log says why; nothing was stored"
+        reason = "The server can't write to its home, and its log says why; the change is not complete"
         return on_expected(request, StorageUnavailable(reason, retry_after=60))
     return on_unexpected(request, error)
 

@@ -152,8 +152,13 @@ async def create_custom_voice(
         name, consent = form.text("name"), form.text("consent")
         voice_id = _id_of(name)
         voices.check_free(voice_id)
-        await prompts.upload(voice_id, form.file, form.file_hash, consent=consent)
-    await mappings.create(voice_id, {"audio_prompt": voice_id})
+        uploaded = await prompts.upload(voice_id, form.file, form.file_hash, consent=consent)
+    try:
+        await mappings.create(voice_id, {"audio_prompt": voice_id})
+    except Exception:
+        if uploaded.is_new:
+            await prompts.delete(voice_id, force=False)
+        raise
     return CustomVoice(id=voice_id, name=name, created_at=int(time.time()))
 
 

@@ -24,8 +24,8 @@ from dia_server.settings import Settings
 FILE = "file"
 TRANSLATION_FIELDS = ("model", "prompt", "response_format", "temperature")
 LISTS = ("timestamp_granularities", "timestamp_granularities[]")
-TRANSCRIPTION_FIELDS = (*TRANSLATION_FIELDS, "language", *LISTS)
-TEXT = "text/plain; charset=utf-8"
+TRANSCRIPTION_FIELDS = (*TRANSLATION_FIELDS, "language", "stream", *LISTS)
+TEXT = "text/plain"
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
@@ -38,17 +38,32 @@ class Fields(msgspec.Struct, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     language: str | None = None
     timestamp_granularities: list[Literal["word", "segment"]] = []
+    stream: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what goes together with another format only.
 
         Raises:
-            BadInput: times are asked for where there is no place for them.
+            BadInput: times are asked for where there is no place for them, or events of a file's format.
         """
+        if self.stream and self.response_format not in ("json", "text"):
+            raise BadInput("stream needs response_format 'json' or 'text'", param="stream")
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise BadInput(
                 "timestamp_granularities needs response_format 'verbose_json'", param="timestamp_granularities"
             )
+
+
+class TextDelta(msgspec.Struct, tag_field="type", tag="transcript.text.delta"):
+    """With `stream`: some of the text."""
+
+    delta: str
+
+
+class TextDone(msgspec.Struct, tag_field="type", tag="transcript.text.done"):
+    """With `stream`: all of the text."""
+
+    text: str
 
 
 class Usage(msgspec.Struct):
@@ -166,12 +181,26 @@ def _answer(
     request.scope["state"]["log"] |= {"model": model, "audio_seconds": round(transcript.seconds, 3)}
     return Response(
         _render(transcript, fields, wanted),
-        media_type="application/json" if "json" in fields.response_format else TEXT,
+        media_type=_media_type(fields),
         headers={"X-Model": model},
     )
 
 
+def _media_type(fields: Fields) -> str:
+    if fields.stream:
+        return "text/event-stream"
+    return "application/json" if "json" in fields.response_format else TEXT
+
+
+def _events(transcript: Transcript) -> Iterator[TextDelta | TextDone]:
+    for number, segment in enumerate(transcript.segments):
+        yield TextDelta(f" {segment.text}" if number else segment.text)
+    yield TextDone(transcript.text)
+
+
 def _render(transcript: Transcript, fields: Fields, wanted: TranscriptionRequest) -> bytes:
+    if fields.stream:
+        return b"".join(b"data: %s\n\n" % msgspec.json.encode(event) for event in _events(transcript))
     match fields.response_format:
         case "text":
             return f"{transcript.text}\n".encode()

@@ -6,6 +6,7 @@ import msgspec
 from litestar import post, put
 
 from dia_server.api.documents import failures
+from dia_server.errors import BadInput
 from dia_server.services.prompts import Prompts
 from dia_server.voices.prompts import FOLDER
 
@@ -14,6 +15,7 @@ class TranscriptBody(msgspec.Struct, kw_only=True):
     """What is said in the recording; `prompt_id` may repeat the path's."""
 
     transcript: str
+    prompt_id: str | None = None
 
 
 class TranscriptAnswer(msgspec.Struct):
@@ -45,6 +47,8 @@ class TranscribeAnswer(msgspec.Struct):
 )
 async def put_transcript(prompt_id: str, data: TranscriptBody, prompts: Prompts) -> TranscriptAnswer:
     """Say what is said in a recording; the voices that imitate it learn of it."""
+    if data.prompt_id not in (None, prompt_id):
+        raise BadInput(f"'prompt_id' must be '{prompt_id[:100]}' or absent", param="prompt_id")
     updated = await prompts.correct(prompt_id, data.transcript)
     return TranscriptAnswer(f"Transcript of audio prompt '{prompt_id}' updated successfully", prompt_id, updated)
 

@@ -184,6 +184,11 @@ class Clip:
         self.lane.submit(run)
         return run
 
+    def fail(self, error: DiaServerError) -> None:
+        """Break off what has not ended yet."""
+        for run in self._runs:
+            run.fail(error)
+
     def close(self) -> None:
         """End all runs and give their slots back; may be called again."""
         for run in self._runs:

@@ -91,12 +91,14 @@ class Pool:
         self._at_drain.append(call)
 
     async def drain(self, grace: float) -> None:
-        """Take no new clips, and wait until the open ones have ended, `grace` seconds at most."""
+        """Take no new clips, wait until the open ones have ended, `grace` seconds at most, and break the others off."""
         self.draining = True
         for call in self._at_drain:
             call()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace)
+        for clip in tuple(self._clips):
+            clip.fail(Draining("The server has shut down before this was done; try again in a moment"))
 
     async def close(self) -> None:
         """End all workers."""

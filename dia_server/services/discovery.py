@@ -136,7 +136,6 @@ class Discovery:
 
         Raises:
             Unavailable: it can't listen to anything now.
-            OSError: nothing can be written.
         """
         try:
             return await self._prompts.write_down(prompt_id)
@@ -144,6 +143,9 @@ class Discovery:
             raise
         except DiaServerError as error:
             log.warning("audio prompt can't be transcribed", prompt=prompt_id, reason=error.message)
+            return False
+        except OSError as error:
+            log.warning("transcript can't be stored", prompt=prompt_id, reason=error.strerror, file=error.filename)
             return False
 
     def _answer(self, prompt_ids: set[str]) -> None:

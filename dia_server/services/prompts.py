@@ -41,6 +41,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an upload; `warning` is what the client should know of the recording."""
 
     prompt: Prompt
+    is_new: bool
     warning: str | None
 
 
@@ -84,7 +85,7 @@ class Prompts:
         """
         self._store.check_id(prompt_id)
         if (same := self._taken(prompt_id, file_hash, overwrite=overwrite)) is not None:
-            return Uploaded(prompt=same, warning=_warning(same.sound.seconds))
+            return Uploaded(prompt=same, is_new=False, warning=_warning(same.sound.seconds))
         pieces = [NO_SAMPLES]
         original_rate = await decode_file(self._pool, file, self._settings.max_prompt_seconds, pieces.append)
         samples = await asyncio.to_thread(clean, np.concatenate(pieces), SAMPLE_RATE)
@@ -105,7 +106,7 @@ class Prompts:
                 await asyncio.to_thread(self._store.put, prompt_id, samples, origin)
                 if before is not None and before.transcript is not None:
                     await self._forget(prompt_id, before.transcript)
-            return Uploaded(prompt=same or self._store.get(prompt_id), warning=_warning(seconds))
+            return Uploaded(prompt=same or self._store.get(prompt_id), is_new=same is None, warning=_warning(seconds))
 
     async def delete(self, prompt_id: str, *, force: bool) -> None:
         """Remove a prompt.
@@ -172,17 +173,20 @@ class Prompts:
 
         With `force` all are, those that somebody has corrected too.
         """
-        found = []
+        found, unwritable = [], {}
         for prompt_id, prompt in self._store.list().items():
-            is_new = await self.take_note(prompt_id, prompt)
+            is_new = is_heard = False
             try:
+                is_new = await self.take_note(prompt_id, prompt)
                 is_heard = await self.write_down(prompt_id, again=force)
             except DiaServerError as error:
                 log.warning("audio prompt can't be transcribed", prompt=prompt_id, reason=error.message)
-                is_heard = False
+            except OSError as error:
+                log.warning("audio prompt can't be changed", prompt=prompt_id, reason=error.strerror)
+                unwritable[prompt_id] = f"It can't be changed: {error.strerror}"
             if is_new or is_heard:
                 found.append(prompt_id)
-        return Found(prompt_ids=found, problems=self._store.problems)
+        return Found(prompt_ids=found, problems=self._store.problems | unwritable)
 
     async def take_note(self, prompt_id: str, prompt: Prompt) -> bool:
         """Whether a recording was put there by hand, as a new one or in another one's place; it is noted then.

@@ -203,12 +203,12 @@ class PromptStore:
         )
 
     def delete(self, prompt_id: str) -> None:
-        """Remove a recording and what stands beside it.
+        """Remove a recording and what stands beside it; the recording last, so that what can't be removed shows.
 
         Raises:
             OSError: the folder can't be written to.
         """
-        for suffix in (_SOUND, _TRANSCRIPT, _NOTE):
+        for suffix in (_TRANSCRIPT, _NOTE, _SOUND):
             self._path(prompt_id, suffix).unlink(missing_ok=True)
 
     def _path(self, prompt_id: str, suffix: str) -> Path:

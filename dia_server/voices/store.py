@@ -46,6 +46,8 @@ class VoiceStore:
             VoiceNotFound: the message lists the ids that there are.
         """
         voices = self.list()
+        if problem := self._problems.get(f"{voice_id}{_SUFFIX}"):
+            raise VoiceNotFound(f"voices/{voice_id}{_SUFFIX} holds no voice: {problem}", param=param)
         if voice_id not in voices:
             raise VoiceNotFound(f"Voice '{voice_id}' not found. Available voices: {list(voices)}", param=param)
         return voices[voice_id]
@@ -66,7 +68,10 @@ class VoiceStore:
         if not re.match(ID_PATTERN, voice_id):
             raise BadInput(f"'voice_id': a voice's id {ID_RULE}", param="voice_id")
         if voice_id in self.list():
-            raise Conflict(f"Voice '{voice_id}' is there already; change it with PUT", param="voice_id")
+            raise Conflict(
+                f"Voice '{voice_id}' is there already; change it by PUT /voice_mappings/{voice_id}, or delete it",
+                param="voice_id",
+            )
         if os.path.lexists(self._path(voice_id)):
             problem = self.problems.get(f"{voice_id}{_SUFFIX}", "it can't be read")
             raise Conflict(

@@ -75,7 +75,10 @@ def write_voice(voice: Voice, old: str = "") -> str:
     """The text of a voice's file; what the old text says besides, comments above all, stays."""
     text = _revised(voice, old) if old.strip() else None
     # The two libraries read a few words differently (`no`, `12:30`): what doesn't come back the same is not written.
-    return text if text is not None and parse_voice(text) == voice else _plain(voice)
+    if text is not None and parse_voice(text) == voice:
+        return text
+    comments = [line for line in old.splitlines() if line.lstrip().startswith("#")]
+    return "".join(f"{line}\n" for line in comments) + _plain(voice)
 
 
 def _plain(voice: Voice) -> str:

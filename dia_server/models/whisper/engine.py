@@ -76,7 +76,7 @@ class Listener:
                 word_timestamps=task.with_words,
                 fp16=self._model.device.type == "cuda",
             )
-        return Done(samples=0, value=_value(heard) | {"seconds": seconds, "size": self._size})
+        return Done(samples=0, value=_value(heard, seconds) | {"seconds": seconds, "size": self._size})
 
     def _load(self, task: Transcribe, tick: Tick) -> None:
         if task.size == self._size or (task.size == self._wanted and not task.is_strict):
@@ -110,7 +110,7 @@ def _weights(task: Transcribe, tick: Tick) -> tuple[str, Any]:
         except DownloadFailed as error:
             if task.is_strict:
                 raise
-            log.warning("%s Until then %s listens in place of %s.", error.message, BUNDLED, task.size)
+            log.warning("%s. Until then %s listens in place of %s.", error.message.rstrip("."), BUNDLED, task.size)
     return BUNDLED, stand_in.load()
 
 
@@ -135,18 +135,19 @@ def read(path: Path) -> tuple[Samples, float]:
     return soxr.resample(samples, rate, MANIFEST.sample_rate).astype(np.float32, copy=False), count / rate
 
 
-def _value(heard: dict[str, Any]) -> dict[str, Any]:
+def _value(heard: dict[str, Any], seconds: float) -> dict[str, Any]:
     # openai-whisper keeps what it discarded, with an empty text.
-    segments = [_segment(segment) for segment in heard["segments"] if segment["text"].strip()]
+    segments = [_segment(segment, seconds) for segment in heard["segments"] if segment["text"].strip()]
     return {"text": heard["text"].strip(), "language": heard["language"], "segments": segments}
 
 
-def _segment(segment: dict[str, Any]) -> dict[str, Any]:
-    words = [_timed(word) | {"word": word["word"].strip()} for word in segment.get("words", ())]
+def _segment(segment: dict[str, Any], seconds: float) -> dict[str, Any]:
+    words = [_timed(word, seconds) | {"word": word["word"].strip()} for word in segment.get("words", ())]
     numbers = {name: float(segment[name]) for name in NUMBERS}
     fields = {"text": segment["text"].strip(), "seek": int(segment["seek"]), "tokens": segment["tokens"]}
-    return _timed(segment) | fields | numbers | {"words": words}
+    return _timed(segment, seconds) | fields | numbers | {"words": words}
 
 
-def _timed(part: dict[str, Any]) -> dict[str, Any]:
-    return {"start": round(float(part["start"]), 3), "end": round(float(part["end"]), 3)}
+def _timed(part: dict[str, Any], seconds: float) -> dict[str, Any]:
+    # Whisper listens to 30 s at a time, filled up with silence, and may hear an end in there.
+    return {edge: round(min(float(part[edge]), seconds), 3) for edge in ("start", "end")}
