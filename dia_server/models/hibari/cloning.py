@@ -102,9 +102,10 @@ def imitate(spectra: Spectra, f0: Floats, new_f0: Floats, match: Match) -> Spect
 
 def _tone_share(spectra: Spectra, f0: Floats) -> Floats:
     """Logarithm of the share of tone in the magnitude, shape (frames, 601)."""
-    tone = _smoothed(np.exp(2 * (spectra.harmonic.T - np.float32(TONE_NEPERS)))) / np.maximum(f0, VOICED_HZ)[:, np.newaxis]
+    tone = _smoothed(np.exp(2 * (spectra.harmonic.T - np.float32(TONE_NEPERS))))
+    tone /= np.maximum(f0, VOICED_HZ)[:, np.newaxis]
     rest = _smoothed(np.exp(2 * (spectra.free.T - np.float32(NOISE_NEPERS))))
-    share: Floats = 0.5 * np.log(tone / (tone + rest) + np.float32(LOWEST_SHARE))
+    share: Floats = np.float32(0.5) * np.log(tone / (tone + rest) + np.float32(LOWEST_SHARE))
     return share
 
 
@@ -112,6 +113,5 @@ def _smoothed(power: Floats) -> Floats:
     """Means over 220 Hz."""
     reach = SHARE_BINS // 2
     sums = np.cumsum(np.pad(power, ((0, 0), (reach + 1, reach)), mode="edge"), axis=1, dtype=np.float64)
-    return ((sums[:, SHARE_BINS:] - sums[:, :-SHARE_BINS]) / SHARE_BINS).astype(np.float32)
-
-
+    means: Floats = ((sums[:, SHARE_BINS:] - sums[:, :-SHARE_BINS]) / SHARE_BINS).astype(np.float32)
+    return means

@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     second: NDArray[np.intp]
 
 
-def align(first: Floats, second: Floats, *, is_second_cut: bool = False) -> tuple[Pairs, float]:
+def align(first: Floats, second: Floats, *, is_second_cut: bool = False) -> Pairs:
     """Dynamic time warping of two that say the same in the same order, by features of shape (frames, features).
 
     Time and memory grow with the product of the lengths: 30 s by 30 s take 50 MB and a second.
@@ -29,9 +29,6 @@ def align(first: Floats, second: Floats, *, is_second_cut: bool = False) -> tupl
         first: from its start; to its end, unless
         second: was cut short: then as much of `first` counts as fits best.
         is_second_cut: whether it was.
-
-    Returns:
-        The pairs in order, and the mean distance along them.
     """
     distances = np.sqrt(_squared_distances(first, second))
     steps, last_column = _cheapest_steps(distances)
@@ -39,22 +36,27 @@ def align(first: Floats, second: Floats, *, is_second_cut: bool = False) -> tupl
     row = rows - 1
     if is_second_cut:
         row = int((last_column / (np.arange(rows) + columns)).argmin())
-    pairs = _trace(steps, row, columns - 1)
-    return pairs, float(distances[pairs.first, pairs.second].mean())
+    return _trace(steps, row, columns - 1)
 
 
 def nearest(first: Floats, second: Floats) -> Pairs:
     """Each frame of both with its nearest one in the other, by features of shape (frames, features)."""
     distances = _squared_distances(first, second)
     here, there = np.arange(len(first)), np.arange(len(second))
-    return Pairs(
-        np.concatenate([here, distances.argmin(axis=0)]), np.concatenate([distances.argmin(axis=1), there])
-    )
+    return Pairs(np.concatenate([here, distances.argmin(axis=0)]), np.concatenate([distances.argmin(axis=1), there]))
+
+
+def mean_rank(first: Floats, second: Floats, pairs: Pairs) -> float:
+    """The share of the second's frames that are nearer to a frame of the first than its partner is: 0.5 by chance."""
+    distances = _squared_distances(first, second)
+    partners = distances[pairs.first, pairs.second]
+    return float(np.mean(distances[pairs.first] < partners[:, np.newaxis]))
 
 
 def _squared_distances(first: Floats, second: Floats) -> Floats:
     squares = np.square(first).sum(axis=1)[:, np.newaxis] + np.square(second).sum(axis=1)
-    return np.maximum(squares - 2 * first @ second.T, 0, dtype=np.float32)
+    distances: Floats = np.maximum(squares - 2 * first @ second.T, 0, dtype=np.float32)
+    return distances
 
 
 def _cheapest_steps(distances: Floats) -> tuple[NDArray[np.int8], Floats]:

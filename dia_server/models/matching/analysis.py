@@ -57,6 +57,8 @@ def envelopes(samples: Samples, f0: Floats) -> Floats:
     """
     import pyworld  # not with the module: only clones need it
 
+    if not len(f0):
+        return np.zeros((0, BINS), np.float32)
     times = np.arange(len(f0)) * (HOP / SAMPLE_RATE)
     power = pyworld.cheaptrick(
         samples.astype(np.float64), f0.astype(np.float64), times, SAMPLE_RATE, f0_floor=LOWEST_HZ
@@ -65,7 +67,8 @@ def envelopes(samples: Samples, f0: Floats) -> Floats:
     below = np.minimum(place.astype(int), power.shape[1] - 2)
     logs = 0.5 * np.log(power + FLOOR**2)
     between = (place - below)[np.newaxis]
-    return (logs[:, below] * (1 - between) + logs[:, below + 1] * between).astype(np.float32)
+    drawn: Floats = (logs[:, below] * (1 - between) + logs[:, below + 1] * between).astype(np.float32)
+    return drawn
 
 
 def cepstra(spectra: Floats, count: int) -> Floats:
@@ -83,7 +86,8 @@ def _mel_bands() -> Floats:
     rising = (hertz - edges[:-2, np.newaxis]) / np.diff(edges)[:-1, np.newaxis]
     falling = (edges[2:, np.newaxis] - hertz) / np.diff(edges)[1:, np.newaxis]
     triangles = np.clip(np.minimum(rising, falling), 0, None)
-    return (triangles / triangles.sum(axis=1, keepdims=True)).astype(np.float32)
+    bands: Floats = (triangles / triangles.sum(axis=1, keepdims=True)).astype(np.float32)
+    return bands
 
 
 def _cosines() -> Floats:
@@ -91,7 +95,8 @@ def _cosines() -> Floats:
     bands = np.arange(MEL_BANDS)
     waves = np.cos(np.pi * np.outer(bands + 0.5, bands) / MEL_BANDS) * np.sqrt(2 / MEL_BANDS)
     waves[:, 0] /= np.sqrt(2)
-    return waves.astype(np.float32)
+    cosines: Floats = waves.astype(np.float32)
+    return cosines
 
 
 _MEL = _mel_bands()

@@ -68,7 +68,8 @@ class Matches:
 def _read(path: Path) -> Match | None:
     """None for a file that is not there, or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since NumPy leaves open what it can't read.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             source, target = (Melody(*map(float, melody)) for melody in file["melodies"])
             return Match(
                 file["features"], file["values"], source, target, float(file["pace"]), bool(file["is_aligned"])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_server.models.matching.alignment import Pairs, align, nearest
+from dia_server.models.matching.alignment import Pairs, align, mean_rank, nearest
 from dia_server.models.matching.analysis import BINS, Floats, Frames, cepstra
 
 # How frames of one voice are compared: 16 cepstra, loudness counting less, and how 8 of them change.
@@ -28,8 +28,9 @@ ALIGNMENT_ROUNDS, SEARCH_ROUNDS = 2, 3
 OWN_FRAMES = 12
 FRAMES_AT_ONCE = 256
 
-# Mean distance along an alignment: 4.1 to 5.1 for a recording's own words, 6.3 to 6.5 for others.
-WORST_DISTANCE = 5.8
+# Mean rank of partners: 0.03 to 0.14 for a recording's own words, 0.15 to 0.18 where half of them are others, 0.2 to
+# 0.4 for other words.
+WORST_RANK = 0.16
 
 WIDEST_RANGE = 1.6
 # Below, Whisper mistakes every eighth word.
@@ -135,9 +136,10 @@ def _aligned(rehearsal: Frames, target: Frames, features: Floats, *, is_cut: boo
     """The pairs in order, or None if the two say different things."""
     imitation = rehearsal
     for _ in range(ALIGNMENT_ROUNDS):
-        pairs, distance = align(_normalised(imitation), _normalised(target), is_second_cut=is_cut)
+        pairs = align(_normalised(imitation), _normalised(target), is_second_cut=is_cut)
         imitation = _rehearsed(rehearsal, target, features, pairs, ALIGNED)
-    return pairs if distance < WORST_DISTANCE else None
+    rank = mean_rank(_normalised(imitation), _normalised(target), pairs)
+    return pairs if rank < WORST_RANK else None
 
 
 def _searched(rehearsal: Frames, target: Frames, features: Floats) -> Pairs:

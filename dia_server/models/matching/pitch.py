@@ -16,9 +16,11 @@ from dia_server.audio.samples import Samples
 Reals = NDArray[np.float64]
 
 RANGE_HZ = (60.0, 420.0)
-RATE = 12_000
+# Of the sound and, finer, of the lags: a peak between two lags would look lower than it is.
+RATE, LAG_RATE = 12_000, 24_000
 PERIODS = 3
-CANDIDATES = 12
+CANDIDATES = 11
+AT_ONCE = 512
 # Boersma's parameters, the voicing threshold lower for weak and creaky voices.
 VOICING_THRESHOLD = 0.30
 SILENCE_THRESHOLD = 0.01
@@ -33,9 +35,14 @@ def track(samples: Samples, sample_rate: int, hop: int) -> NDArray[np.float32]:
     count = len(samples) // hop
     if not count:
         return np.zeros(0, np.float32)
-    sound = soxr.resample(samples.astype(np.float64), sample_rate, RATE)
-    f0, scores = _candidates(_frames(sound, hop * RATE // sample_rate, count))
-    return _best_path(f0, scores).astype(np.float32)
+    frames = _frames(soxr.resample(samples.astype(np.float64), sample_rate, RATE), hop * RATE // sample_rate, count)
+    peaks = np.abs(frames).max(axis=1)
+    loudness = peaks / max(float(np.percentile(peaks, 99)), 1e-9)
+    silence = np.maximum(0, 2 - loudness * (1 + VOICING_THRESHOLD) / SILENCE_THRESHOLD)
+    blocks = [_candidates(frames[start : start + AT_ONCE]) for start in range(0, count, AT_ONCE)]
+    f0, scores = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    unvoiced = VOICING_THRESHOLD + silence
+    return _best_path(np.insert(f0, 0, 0, axis=1), np.insert(scores, 0, unvoiced, axis=1)).astype(np.float32)
 
 
 def _frames(sound: Reals, hop: int, count: int) -> Reals:
@@ -47,32 +54,31 @@ def _frames(sound: Reals, hop: int, count: int) -> Reals:
 
 
 def _candidates(frames: Reals) -> tuple[Reals, Reals]:
-    """What F0 may be in each frame, the first one being "no voice" (0), and how likely; shapes (frames, 12)."""
-    correlation = _normalised_autocorrelation(frames)
-    shortest, longest = int(RATE / RANGE_HZ[1]), int(RATE / RANGE_HZ[0])
+    """What F0 may be in each frame if it has a voice, in Hz, and how likely; shapes (frames, 11)."""
+    correlation = _autocorrelation(frames)
+    shortest, longest = int(LAG_RATE / RANGE_HZ[1]), int(LAG_RATE / RANGE_HZ[0])
     inner = correlation[:, shortest:longest]
-    is_peak = (inner > correlation[:, shortest - 1 : longest - 1]) & (inner >= correlation[:, shortest + 1 : longest + 1])
-    costs = OCTAVE_COST * np.log2(RANGE_HZ[0] * np.arange(shortest, longest) / RATE)
-    scores = np.where(is_peak, inner - costs, NO_CANDIDATE)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : CANDIDATES - 1]
+    rises = inner > correlation[:, shortest - 1 : longest - 1]
+    falls = inner >= correlation[:, shortest + 1 : longest + 1]
+    costs = OCTAVE_COST * np.log2(RANGE_HZ[0] * np.arange(shortest, longest) / LAG_RATE)
+    scores = np.where(rises & falls, inner - costs, NO_CANDIDATE)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
     lags = best + shortest
     rows = np.arange(len(frames))[:, np.newaxis]
     before, at, after = (correlation[rows, lags + step] for step in (-1, 0, 1))
     shift = np.clip(0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-9), -1, 1)
-    peaks = np.abs(frames).max(axis=1)
-    loud = max(float(np.percentile(peaks, 99)), 1e-9)
-    is_quiet = np.maximum(0, 2 - peaks / loud / (SILENCE_THRESHOLD / (1 + VOICING_THRESHOLD)))
-    f0 = np.column_stack([np.zeros(len(frames)), RATE / (lags + shift)])
-    return f0, np.column_stack([VOICING_THRESHOLD + is_quiet, np.take_along_axis(scores, best, axis=1)])
+    return LAG_RATE / (lags + shift), np.take_along_axis(scores, best, axis=1)
 
 
-def _normalised_autocorrelation(frames: Reals) -> Reals:
-    """That of the windowed frames over the window's own, shape (frames, window)."""
+def _autocorrelation(frames: Reals) -> Reals:
+    """That of the windowed frames over the window's own, by lags of 1 / 24,000 s up to the window's length."""
     size = frames.shape[1]
     window = np.hanning(size)
     length = 1 << (2 * size - 1).bit_length()
+    finer = LAG_RATE // RATE
     of_frames, of_window = (
-        np.fft.irfft(np.abs(np.fft.rfft(signal, length)) ** 2)[..., :size] for signal in (frames * window, window)
+        np.fft.irfft(np.abs(np.fft.rfft(signal, length)) ** 2, finer * length)[..., : finer * size]
+        for signal in (frames * window, window)
     )
     return np.asarray(of_frames / (of_frames[:, :1] + 1e-12) / np.maximum(of_window / of_window[0], 1e-3))
 
