@@ -32,5 +32,6 @@ def rate(tools: Path, clips: Sequence[bytes]) -> np.ndarray:
         for file, clip in zip(files, clips, strict=True):
             file.write_bytes(clip)
         script = Path(__file__).with_name("speechmos_rate.py")
-        output = subprocess.check_output([f"{tools}/python", str(script), *map(str, files)])
+        # -P, since a benchmark beside the script is called `requests`, as a package that speechmos needs.
+        output = subprocess.check_output([f"{tools}/python", "-P", str(script), *map(str, files)])
     return np.array(json.loads(output))
