@@ -29,7 +29,12 @@ from sound import RAW_RATE, decode
 
 TEXT = "We had planned to leave at noon, but the bread was still in the oven."
 LONG_TEXT = f"{TEXT} My brother keeps three goats, a donkey, and a very loud rooster. " * 5
-WORST_ERROR_RATE = 0.1
+PASSAGE = (
+    f"{TEXT} A letter came for you this afternoon, and it smells faintly of oranges. Nobody remembers who built the "
+    "tower, or why it leans toward the sea."
+)
+# Of 41 words; the plain voice has none wrong.
+WORST_ERROR_RATE = 0.13
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +95,12 @@ def kill_workers(server: Server) -> None:
 def test_a_clone_has_the_pitch_of_its_recording_and_is_understood(cloning: Server, name: str) -> None:
     spoken = recording(name)
     clone(cloning, f"pitch-{name}", spoken)
-    answer = cloning.speak(TEXT, f"pitch-{name}", seed=3)
+    answer = cloning.speak(PASSAGE, f"pitch-{name}", seed=3)
     assert "x-unused-parameters" not in answer.headers
     samples, rate = decode(answer.content, "wav")
     assert f0_of(samples, rate) == pytest.approx(f0_of(*decode(spoken.file, "flac")), rel=0.08)
     heard = Listener().words(wav(samples, rate))
-    assert jiwer.wer(" ".join(words_of(TEXT)), " ".join(heard)) <= WORST_ERROR_RATE
+    assert jiwer.wer(" ".join(words_of(PASSAGE)), " ".join(heard)) <= WORST_ERROR_RATE
 
 
 def test_the_same_bytes_on_every_worker_after_kills_and_without_a_sound_cache(cloning: Server, home: Path) -> None:

@@ -92,7 +92,7 @@ def run(note: Note) -> str:
         fresh = [learn(server, prompt) for prompt in prompts]
         grown = max(after - before for before, after in zip(memory, worker_memory(server), strict=True))
         likeness, opinions = listen_closely(server, prompts, tools, note)
-        heard = understand(server, prompts, note)
+        heard, misheard = understand(server, prompts, note)
         warm, paces = speed(server, prompts)
     costs = [
         ["first audio, warm", f"**{ms(warm)}**"],
@@ -102,11 +102,11 @@ def run(note: Note) -> str:
     ]
     return "\n\n".join(
         [
-            likeness_table(likeness),
-            table(["Heard", "Words", "Replaced", "Left out", "Added", "Word error rate", "95 % interval"], heard[0]),
+            likeness_table(likeness, misheard),
+            table(["Heard", "Words", "Replaced", "Left out", "Added", "Word error rate", "95 % interval"], heard),
             table(["DNSMOS", "Prompts", "Plain", "Cloned", "Without transcript"], [["mean", *opinions]]),
             table(["Cost", "Figure"], costs),
-            *goals(likeness, heard[1], warm, paces[1]),
+            *goals(likeness, misheard, warm, paces[1]),
         ]
     )
 
@@ -219,7 +219,7 @@ def halves_of(wav: bytes) -> tuple[bytes, bytes]:
 
 
 def understand(server: Server, prompts: Sequence[Prompt], note: Note) -> tuple[list[list[str]], dict[str, float]]:
-    """The table's rows, and word error rates by who spoke."""
+    """The table's rows, and word error rates by who spoke: the rows' names, and the prompts'."""
     listener = Listener()
     development = [prompt for prompt in prompts if prompt.name in DEVELOPMENT]
     held_out = [prompt for prompt in prompts if prompt.name not in DEVELOPMENT]
@@ -229,7 +229,8 @@ def understand(server: Server, prompts: Sequence[Prompt], note: Note) -> tuple[l
         "held out": [prompt.voices[0] for prompt in held_out],
         "all, without transcript": [prompt.voices[1] for prompt in prompts],
     }
-    rows, rates = [], {}
+    own = [compare(words_of(prompt.transcript), listener.words(stored(server, prompt))) for prompt in prompts]
+    rows, rates = [["the prompts themselves", *cells(own)]], {}
     for name, voices in speaking.items():
         note(f"words, {name}")
         clips = [say(server, voices[at % len(voices)], [passage])[0] for at, passage in enumerate(PASSAGES)]
@@ -239,6 +240,7 @@ def understand(server: Server, prompts: Sequence[Prompt], note: Note) -> tuple[l
         ]
         rows.append([name, *cells(heard)])
         rates[name] = rate_of(heard)
+        rates |= {voice: rate_of(heard[at :: len(voices)]) for at, voice in enumerate(voices)}
     return rows, rates
 
 
@@ -279,11 +281,15 @@ def speaking_workers(server: Server) -> list[dict[str, object]]:
     return [worker for worker in server.workers() if worker["lane"] == "speech"]
 
 
-def likeness_table(likeness: dict[str, Likeness]) -> str:
+def likeness_table(likeness: dict[str, Likeness], misheard: dict[str, float]) -> str:
     """Each prompt, and the means of both halves."""
-    rows = [[name, *line(one)] for name, one in sorted(likeness.items(), key=lambda item: item[0] not in DEVELOPMENT)]
-    rows += [[f"**{half}**", *line(mean(likeness, half))] for half in ("development", "held out")]
-    return table(["Prompt", "Plain", "Cloned", "Without transcript", "Ceiling", "Way", "Way without"], rows)
+    names = sorted(likeness, key=lambda name: name not in DEVELOPMENT)
+    rows = [[name, *line(likeness[name]), f"{misheard[name]:.1%}"] for name in names]
+    rows += [
+        [f"**{half}**", *line(mean(likeness, half)), f"{misheard[half]:.1%}"] for half in ("development", "held out")
+    ]
+    head = ["Prompt", "Plain", "Cloned", "Without transcript", "Ceiling", "Way", "Way without", "Words wrong"]
+    return table(head, rows)
 
 
 def mean(likeness: dict[str, Likeness], half: str) -> Likeness:
