@@ -18,7 +18,7 @@ from dia_server.models.matching.analysis import SAMPLE_RATE, Frames, analyse
 from dia_server.models.matching.cache import IN_MEMORY, Matches
 from dia_server.models.matching.matcher import Match, Melody, learn
 from dia_server.models.matching.pitch import track
-from dia_server.tasks import Audio, Delivery, Reference, Speak
+from dia_server.tasks import Audio, Delivery, Marks, Reference, Speak
 from dia_server.voices.prompts import SAMPLE_RATE as PROMPT_RATE
 from prompts import recording as recorded
 
@@ -147,6 +147,16 @@ def test_delivery_and_the_voices_options_act_on_a_clone(speaker: Speaker, matche
     assert f0_of(higher) / f0_of(plain) == pytest.approx(2 ** (5 / 12), rel=0.05)
     slower = samples(speaker, matches["slt"], options={"prosody": {"duration": 1.3}})
     assert len(slower) / len(plain) == pytest.approx(1.3, rel=0.05)
+
+
+def test_the_words_of_a_clone_are_where_the_plain_voice_has_them(speaker: Speaker, matches: dict[str, Match]) -> None:
+    task = Speak(model="hibari", text=TEXT, seed=1)
+    plain, cloned = (
+        [event.words for event in speak(speaker, task, match) if isinstance(event, Marks)]
+        for match in (None, matches["rms"]._replace(pace=1.0))
+    )
+    assert [word.text for word in plain[0]] == TEXT.split()
+    assert cloned == plain
 
 
 def test_the_partner_of_a_clone_is_somebody_else(speaker: Speaker, matches: dict[str, Match]) -> None:
