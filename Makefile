@@ -19,7 +19,7 @@ serve: $(VENV)/.serve ## start the server on http://localhost:7860, this folder 
 whisper: $(VENV)/.whisper ## add transcription by Whisper to what `make serve` starts
 
 test: $(VENV)/.test ## run all tests; ends with the coverage of dia_server and why tests were skipped
-	@$(BIN)/python -m pytest --cov $(ARGS)
+	@$(BIN)/python -m pytest --cov --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.lint ## check style, types, the layers, the Dockerfile and the generated files
 	@$(BIN)/ruff check .

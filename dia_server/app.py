@@ -26,6 +26,7 @@ from dia_server.api import (
     prompts,
     system,
     transcriptions,
+    transcripts,
     voices,
     whisper,
 )
@@ -39,6 +40,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import Blobs
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
+from dia_server.services.discovery import Discovery
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
@@ -76,8 +78,9 @@ ROUTES = (
     prompts.get_prompt,
     prompts.get_audio,
     prompts.delete_prompt,
-    prompts.put_transcript,
     prompts.discover,
+    transcripts.put_transcript,
+    transcripts.transcribe_prompt,
     system.root,
     system.health,
     system.workers,
@@ -100,12 +103,14 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     transcription = Transcription(settings, pool)
     voice_mappings = Mappings(settings, store, prompt_store)
     prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
+    discovery = Discovery(settings, pool, prompt_store, prompt_service)
     previews = Previews(home / "cache" / "previews", settings, pool, speech, store, references)
     uploads = Uploads(settings)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
-        yield
+        async with discovery.running():
+            yield
         speech.close()
 
     return Litestar(
@@ -129,6 +134,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "transcription": _given(transcription),
             "prompt_store": _given(prompt_store),
             "prompts": _given(prompt_service),
+            "discovery": _given(discovery),
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),

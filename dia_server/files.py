@@ -34,6 +34,22 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary() -> Iterator[tuple[IO[bytes], Path]]:
+    """A file in the cache to write to, gone after the block; what a killed server leaves is swept at a later start.
+
+    Raises:
+        OSError: the folder is missing, read-only or full.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PART_SUFFIX)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

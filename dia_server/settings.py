@@ -191,6 +191,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_grace: Annotated[Seconds, _meta("seconds that running requests get to end after SIGTERM")] = 30.0
     encoder_threads: Annotated[Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech")] = 2
 
+    auto_discover_prompts: Annotated[
+        bool,
+        _meta(
+            "look every second for recordings that were put into `audio_prompts/` by hand, or replaced there, and take "
+            "note of them"
+        ),
+    ] = True
+    auto_transcribe: Annotated[
+        bool,
+        _meta(
+            "let Whisper, where it is installed, write down recordings without a transcript in the background: "
+            "uploaded ones, and those taken note of"
+        ),
+    ] = True
     whisper_model_size: Annotated[
         WhisperSize,
         _meta(

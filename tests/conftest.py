@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ for variable in ("CI", "BUILD_NUMBER"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_SECONDS = 60
+STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 NOISE_VOICES = {
@@ -32,6 +34,12 @@ NOISE_VOICES = {
     "pieces": {"event_samples": 3000, "ragged": True},
     "slow": {"event_samples": 2205, "event_seconds": 0.05},
 }
+
+
+# The weights that need no network, and they are loaded for tests of them alone.
+QUIET = {"whisper_model_size": "tiny.en", "auto_discover_prompts": False, "auto_transcribe": False}
+AUTOMATIC = {"auto_discover_prompts": True, "auto_transcribe": True}
+needs_whisper = pytest.mark.skipif(find_spec("whisper") is None, reason="Whisper is an extra, and not installed here")
 
 
 class Server:
@@ -110,9 +118,7 @@ def make_home(home: Path, settings: Mapping[str, Any] | None = None) -> Path:
     install_starters(home / "voices")
     for name, options in NOISE_VOICES.items():
         (home / "voices" / f"{name}.yaml").write_text(yaml.safe_dump({"models": {"noise": options}}), encoding="utf-8")
-    # The weights that need no network.
-    settings = {"whisper_model_size": "tiny.en", **(settings or {})}
-    (home / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (home / "config.yaml").write_text(yaml.safe_dump({**QUIET, **(settings or {})}), encoding="utf-8")
     return home
 
 
@@ -141,3 +147,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(make_home(tmp_path_factory.mktemp("home"))) as running:
         running.wait_until_ready()
         yield running
+
+
+@pytest.fixture(scope="session")
+def listening(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that writes recordings down by itself; it was killed while it listened to `early.wav`."""
+    home = make_home(tmp_path_factory.mktemp("listening"), AUTOMATIC)
+    (home / "audio_prompts").mkdir()
+    (home / "audio_prompts" / "early.wav").write_bytes(server.speak(SENTENCE, seed=1, response_format="wav").content)
+    with running_server(home) as killed:
+        wait_until(killed.busy)
+        killed.process.kill()
+    with running_server(home) as running:
+        running.wait_until_ready()
+        wait_until(lambda: running.get("/audio_prompts/metadata/early").json()["transcript"])
+        yield running
+        assert list((home / "cache" / "tmp").glob("*.part")) == []

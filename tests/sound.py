@@ -1,10 +1,12 @@
-"""What a listener does with the bytes: decode them."""
+"""What a listener does with the bytes: decode them, and compare the words."""
 
 from __future__ import annotations
 
 import io
+import re
 
 import av
+import jiwer
 import numpy as np
 
 RAW_RATE = 24_000
@@ -27,3 +29,12 @@ def seconds(data: bytes, audio_format: str) -> float:
     """Length of the decoded audio."""
     samples, rate = decode(data, audio_format)
     return len(samples) / rate
+
+
+def words(text: str) -> str:
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
+
+
+def mistakes(said: str, heard: str) -> float:
+    """Word error rate."""
+    return float(jiwer.wer(words(said), words(heard)))

@@ -33,7 +33,6 @@ from sound import decode
 RATES = (24_000, 44_100)
 HEADER_BYTES = {"wav": 44, "mp3": 0, "opus": 97, "aac": 0, "flac": 60, "pcm": 0}
 # Samples that a codec puts before the sound, and how many more it may put behind to fill its last frames.
-DELAY = {"mp3": 1105, "aac": 1024}
 PADDING = {"mp3": 2 * 1152, "aac": 2 * 1024}
 # LAME makes everything 5 % softer, against clipping.
 GAIN = {"mp3": 0.95}
@@ -109,7 +108,7 @@ def test_decodes_to_the_same_sound(audio_format: str, rate: int) -> None:
     # Opus is always decoded at 48 kHz, whatever rate went in.
     assert got_rate == (48_000 if audio_format == "opus" else FORMATS[audio_format].rate_for(rate))
     wanted = samples if got_rate == rate else soxr.resample(samples, rate, got_rate)
-    delay = DELAY.get(audio_format, 0)
+    delay = FORMATS[audio_format].delay
     slack = PADDING.get(audio_format, 1)
     assert -1 <= len(decoded) - len(wanted) - delay <= slack
     assert snr(wanted * GAIN.get(audio_format, 1), decoded[delay:]) > LEAST_SNR[audio_format]
@@ -280,7 +279,7 @@ def test_tempo_is_exact_in_length(size: int, speed: float) -> None:
 def test_speed_in_every_format(audio_format: str, speed: float) -> None:
     samples = voice(1, 24_000)
     decoded, rate = decode(render(samples, 24_000, speed, audio_format), audio_format)
-    extra = DELAY.get(audio_format, 0) + PADDING.get(audio_format, 1)
+    extra = FORMATS[audio_format].delay + PADDING.get(audio_format, 1)
     assert -1 <= len(decoded) - rate / speed <= extra
 
 

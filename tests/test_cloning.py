@@ -39,7 +39,8 @@ WORST_ERROR_RATE = 0.13
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_home(tmp_path_factory.mktemp("clones"))
+    # A recording without a transcript is to stay so.
+    return make_home(tmp_path_factory.mktemp("clones"), {"auto_transcribe": False})
 
 
 @pytest.fixture(scope="module")

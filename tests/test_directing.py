@@ -154,6 +154,12 @@ def test_speakers_are_tied_to_voices(tmp_path: Path, voices: VoiceStore) -> None
     assert (second.is_partner, second.delivery.style) == (False, "whisper")
 
 
+def test_speakers_are_tied_by_an_alias_too(tmp_path: Path, voices: VoiceStore) -> None:
+    write_voice(tmp_path, "pair", speakers={"S2": "onyx"})
+    alone, tied = tasks(plan(voices, "Me.", "heron"))[0], tasks(plan(voices, "[S2] You.", "pair"))[0]
+    assert (tied.options, tied.is_partner) == (alone.options, False)
+
+
 def test_only_speakers_can_be_tied(tmp_path: Path, voices: VoiceStore) -> None:
     write_voice(tmp_path, "odd", speakers={"S3": "heron"})
     assert "S[12]" in voices.problems["odd.yaml"]

@@ -92,7 +92,7 @@ def test_a_sentence_is_read_as_the_package_reads_it(speaker: Speaker, package: H
     assert read == whole or (len(phonemes) > 400 and len(whole) - 3 <= len(read) < len(whole))
 
 
-@pytest.mark.parametrize("text", ["$777777777777777 " * 14, "%" * 250, "999999999999999" * 16, "word " * 200])
+@pytest.mark.parametrize("text", ["$777777777777777 " * 14, "%" * 100, "999999999999999" * 16, "word " * 200])
 def test_what_reads_long_is_cut_short(speaker: Speaker, text: str) -> None:
     pieces = list(sentences(speaker, text))
     assert max(len(piece.ids) for piece in pieces) <= 402

@@ -145,3 +145,38 @@ async def test_a_worker_of_a_helping_lane_comes_and_goes_with_the_work() -> None
         assert pool.workers()[0].deaths == 0
     finally:
         await pool.close()
+
+
+async def test_a_worker_of_a_helping_lane_that_had_a_queue_is_not_started_once_more_for_nothing() -> None:
+    pool = Pool(Settings(lanes={"tools": Lane(models=("noise",), idle_timeout=0.3)}))
+    await pool.start()
+    processes = set()
+    try:
+        with pool.open("noise") as one, pool.open("noise") as other:
+            runs = [clip.run(task(), urgent=True) for clip in (one, other)]
+            for run in runs:
+                async for _ in run:
+                    processes.add(pool.workers()[0].pid)
+        while pool.workers()[0].state != "idle":
+            await asyncio.sleep(0.01)
+            processes.add(pool.workers()[0].pid)
+        assert len(processes - {None}) == 1
+        with pool.open("noise") as clip:
+            assert [item async for item in clip.run(task(), urgent=True)]
+    finally:
+        await pool.close()
+
+
+async def test_work_that_comes_while_a_worker_of_a_helping_lane_goes_gets_another() -> None:
+    pool = Pool(Settings(lanes={"tools": Lane(models=("noise",), idle_timeout=0.1)}))
+    await pool.start()
+    try:
+        for _ in range(3):
+            with pool.open("noise") as clip:
+                assert [item async for item in clip.run(task(), urgent=True)]
+            async with asyncio.timeout(10):
+                while pool.workers()[0].state != "retiring":
+                    await asyncio.sleep(0.002)
+        assert pool.workers()[0].deaths == 0
+    finally:
+        await pool.close()

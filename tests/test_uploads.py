@@ -60,10 +60,8 @@ def test_what_the_decoder_refuses_is_a_400(victim: Server, name: str) -> None:
 
 def test_an_hour_of_silence(victim: Server) -> None:
     hour = encoded("flac", "flac", np.zeros(3_600 * 8_000, np.float32), rate=8_000)
-    started = time.monotonic()
     answer = upload(victim, "hour", hour)
     assert (answer.status_code, "longer than 60 s" in answer.json()["detail"]) == (400, True)
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds processes to these limits")
@@ -231,7 +229,6 @@ def harmful(draw: st.DrawFn) -> bytes:
 
 
 def test_a_thousand_random_files(victim: Server) -> None:
-    started = time.monotonic()
     with httpx.Client(base_url=victim.url, timeout=60) as client:
 
         @given(data=harmful())
@@ -242,7 +239,6 @@ def test_a_thousand_random_files(victim: Server) -> None:
             assert answer.status_code == 400, answer.text
 
         check()
-    assert time.monotonic() - started < 120
     assert '"status":500' not in victim.log()
 
 

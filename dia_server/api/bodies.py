@@ -6,14 +6,18 @@ once, by msgspec, as what they are.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, ClassVar
 
 import msgspec
+import structlog
 from litestar import Request
 from litestar.dto import AbstractDTO
 
 from dia_server.errors import BadInput, UnsupportedMediaType
+
+log = structlog.get_logger(__name__)
 
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _ITEM = re.compile(r"\[(?:\d+|\.\.\.)\]")
@@ -48,7 +52,10 @@ class JsonBody(AbstractDTO[Any]):
         content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             raise UnsupportedMediaType(f"Content-Type must be application/json, not '{content_type[:100]}'")
-        return decode_json(value, self._decoders[connection.route_handler.handler_id])
+        data = decode_json(value, self._decoders[connection.route_handler.handler_id])
+        if isinstance(data, msgspec.Struct) and log.is_enabled_for(logging.DEBUG):
+            _name_ignored(value, data)
+        return data
 
     @classmethod
     def generate_field_definitions(cls, model_type: type[Any]) -> Any:
@@ -73,6 +80,13 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         raise explain(str(error), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"The body is not valid JSON: {str(error) or 'nested too deeply'}") from None
+
+
+def _name_ignored(body: bytes, data: msgspec.Struct) -> None:
+    """Tell which fields nobody knows: the first thing to look for when a client's setting does nothing."""
+    ignored = msgspec.json.decode(body).keys() - set(data.__struct_encode_fields__)
+    if ignored:
+        log.debug("fields ignored", fields=sorted(name[:100] for name in ignored))
 
 
 def explain(message: str, body: Any) -> BadInput:

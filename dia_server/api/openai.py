@@ -16,7 +16,7 @@ from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
-from dia_server.services.plan import SpeechRequest
+from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
@@ -158,8 +158,8 @@ def list_models() -> ModelList:
 
 @get("/v1/models/{model:str}", summary="One model", responses=failures(400, 401, 404), sync_to_thread=False)
 def get_model(model: str) -> ModelCard:
-    """One model of the list."""
-    if model not in _names():
+    """One model of the list, or a name of OpenAI's for the default one."""
+    if model not in _names() and model not in DEFAULT_MODEL_NAMES:
         raise ModelNotFound(f"Model '{model[:100]}' not found. Models: {', '.join(_names())}", param="model")
     return _card(model)
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, delete, get, post, put
+from litestar import Request, Response, delete, get, post
 from litestar.datastructures import State
 
 from dia_server.api.documents import WavOperation, failures, upload_of
@@ -14,6 +14,7 @@ from dia_server.api.uploads import Uploads
 from dia_server.audio.wav import peaks
 from dia_server.errors import PromptNotFound
 from dia_server.pool.pool import Pool
+from dia_server.services.discovery import Discovery
 from dia_server.services.prompts import Prompts
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, Prompt, PromptStore
@@ -64,20 +65,6 @@ class PromptDetails(PromptMetadata, kw_only=True):
     waveform: list[float]
 
 
-class TranscriptBody(msgspec.Struct, kw_only=True):
-    """What is said in the recording; `prompt_id` may repeat the path's."""
-
-    transcript: str
-
-
-class TranscriptAnswer(msgspec.Struct):
-    """Which voices learned of the new transcript."""
-
-    message: str
-    prompt_id: str
-    updated_voices: list[str]
-
-
 class DiscoverBody(msgspec.Struct, kw_only=True):
     """`force_retranscribe` replaces transcripts that are there, those corrected by hand too."""
 
@@ -106,9 +93,17 @@ class Message(msgspec.Struct):
     operation_class=upload_of("audio_file", required=("prompt_id",), optional=("overwrite",)),
 )
 async def upload_prompt(
-    request: Request[Any, Any, State], settings: Settings, pool: Pool, uploads: Uploads, prompts: Prompts
+    request: Request[Any, Any, State],
+    settings: Settings,
+    pool: Pool,
+    uploads: Uploads,
+    prompts: Prompts,
+    discovery: Discovery,
 ) -> UploadAnswer:
-    """Store a recording (wav, mp3, flac, ogg, m4a, aac, webm) as a prompt for voices to imitate."""
+    """Store a recording (wav, mp3, flac, ogg, m4a, aac, webm) as a prompt for voices to imitate.
+
+    With `auto_transcribe` the answer waits two seconds for the transcript; one that takes longer comes later.
+    """
     pool.check_room()
     async with uploads.receive(
         request, file_field="audio_file", texts=("prompt_id", "overwrite"), max_bytes=settings.max_upload_bytes
@@ -122,7 +117,7 @@ async def upload_prompt(
         sample_rate=prompt.sound.sample_rate,
         original_sample_rate=_original_rate(prompt),
         channels=_channels(prompt),
-        transcript=prompt.transcript,
+        transcript=prompt.transcript or await discovery.heard(prompt_id, prompt),
         warning=uploaded.warning,
     )
 
@@ -216,17 +211,6 @@ async def delete_prompt(prompt_id: str, prompts: Prompts, force: bool = False) -
     """Remove a prompt that no voice imitates; with `?force=true` any."""
     await prompts.delete(prompt_id, force=force)
     return Message(f"Audio prompt '{prompt_id}' deleted successfully")
-
-
-@put(
-    ["/audio_prompts/{prompt_id:str}/transcript", "/v1/audio_prompts/{prompt_id:str}/transcript"],
-    summary="Correct a transcript",
-    responses=failures(400, 401, 404, 413, 415, 500, 503, 507),
-)
-async def put_transcript(prompt_id: str, data: TranscriptBody, prompts: Prompts) -> TranscriptAnswer:
-    """Say what is said in a recording; the voices that imitate it learn of it."""
-    updated = await prompts.correct(prompt_id, data.transcript)
-    return TranscriptAnswer(f"Transcript of audio prompt '{prompt_id}' updated successfully", prompt_id, updated)
 
 
 @post(

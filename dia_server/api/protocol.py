@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from dia_server.api.dialect import DIALECTS
+from dia_server.errors import BadInput
 from dia_server.settings import Settings
 
 _FORM = b"multipart/form-data"
@@ -94,13 +98,19 @@ class _PatientProtocol(HttpToolsProtocol):
             # The next request waits for us, not we for it.
             self._await_request()
         elif self._head_bytes or (cycle is not None and self._is_in_body and not cycle.response_started):
-            self._answer_408(f"The request has not arrived within {self._patience:g} s")
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request has not arrived within {self._patience:g} s")
         else:
             self.transport.close()
 
-    def _answer_408(self, message: str) -> None:
-        head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(message)}\r\n\r\n{message}".encode())
+    def send_400_response(self, msg: str) -> None:
+        """Instead of uvicorn's, which is plain text."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        # The path may not be known yet; this envelope has what every family's clients look for.
+        body = msgspec.json.encode(DIALECTS[0].envelope(BadInput(message), status))
+        head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
 
     def _await_reader(self, waiting_bytes: int) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +15,7 @@ from litestar.exceptions import HTTPException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from dia_server.errors import BadInput, TooLarge, TooManyUploads, UnsupportedMediaType
-from dia_server.files import PART_SUFFIX
+from dia_server.files import temporary
 from dia_server.settings import Settings
 
 # What a form has besides the file: boundaries, headers, texts.
@@ -86,25 +84,13 @@ class Uploads:
             raise TooManyUploads(f"{self._open} uploads are open, and no more are allowed; try again in a moment")
         self._open += 1
         try:
-            with _temporary_file() as (file, path):
+            with temporary() as (file, path):
                 reader = _Reader(parser, file, file_field, texts, max_bytes)
                 await _read(request, reader)
                 file.close()
                 yield Form(reader.finish(), path, reader.file_hash)
         finally:
             self._open -= 1
-
-
-@contextmanager
-def _temporary_file() -> Iterator[tuple[IO[bytes], Path]]:
-    """A file to write to, gone after the block; what a killed server leaves is swept at a later start."""
-    descriptor, name = tempfile.mkstemp(prefix=".upload-", suffix=PART_SUFFIX)
-    path = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file, path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _parser_for(request: Request[Any, Any, Any]) -> PushMultipartParser:

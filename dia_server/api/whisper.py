@@ -7,6 +7,7 @@ from litestar import get, post
 
 from dia_server.api.documents import failures
 from dia_server.services.transcription import Transcription
+from dia_server.settings import Settings
 
 
 class WhisperStatus(msgspec.Struct):
@@ -26,14 +27,13 @@ class WhisperLoaded(msgspec.Struct):
 
 
 @get(["/whisper/status", "/v1/whisper/status"], summary="Whisper", responses=failures(401), sync_to_thread=False)
-def whisper_status(transcription: Transcription) -> WhisperStatus:
+def whisper_status(transcription: Transcription, settings: Settings) -> WhisperStatus:
     """Whether recordings can be written down here, and by which weights."""
     return WhisperStatus(
         available=transcription.is_available,
         model_loaded=transcription.is_loaded,
         model_size=transcription.size,
-        # Nothing here transcribes by itself yet.
-        auto_transcribe=False,
+        auto_transcribe=settings.auto_transcribe,
     )
 
 

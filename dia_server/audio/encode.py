@@ -95,6 +95,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         rates: the sample rates that the encoder takes, ascending; empty for any.
         whole: makes of a complete stream the file for those who get it in one piece.
         light: encoding takes microseconds per second of audio, less than handing it to a thread.
+        delay: samples that are heard before the clip's first one, where a file can't tell a decoder to drop them.
     """
 
     content_type: str
@@ -103,12 +104,17 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     rates: tuple[int, ...] = ()
     whole: Callable[[bytes], bytes] = _unchanged
     light: bool = False
+    delay: int = 0
 
     def rate_for(self, sample_rate: int) -> int:
         """The rate to encode a model's samples at: their own, else the next higher, else the highest."""
         if not self.rates:
             return sample_rate
         return next((rate for rate in self.rates if rate >= sample_rate), self.rates[-1])
+
+    def delay_seconds(self, sample_rate: int) -> float:
+        """How much later than in the clip a sound is heard, for a model's sample rate."""
+        return self.delay / self.rate_for(sample_rate)
 
 
 MP3 = Recipe(
@@ -148,9 +154,18 @@ FLAC = Recipe(
 
 FORMATS = {
     "wav": Format(content_type="audio/wav", extension="wav", encoder=WavEncoder, whole=whole_wav, light=True),
-    "mp3": Format(content_type="audio/mpeg", extension="mp3", encoder=partial(FFmpegEncoder, MP3), rates=MPEG_RATES),
+    "mp3": Format(
+        content_type="audio/mpeg",
+        extension="mp3",
+        encoder=partial(FFmpegEncoder, MP3),
+        rates=MPEG_RATES,
+        # LAME's 576, and 529 of every decoder.
+        delay=1105,
+    ),
     "opus": Format(content_type="audio/ogg", extension="opus", encoder=partial(FFmpegEncoder, OPUS), rates=OPUS_RATES),
-    "aac": Format(content_type="audio/aac", extension="aac", encoder=partial(FFmpegEncoder, AAC), rates=MPEG_RATES),
+    "aac": Format(
+        content_type="audio/aac", extension="aac", encoder=partial(FFmpegEncoder, AAC), rates=MPEG_RATES, delay=1024
+    ),
     "flac": Format(content_type="audio/flac", extension="flac", encoder=partial(FFmpegEncoder, FLAC), whole=whole_flac),
     "pcm": Format(
         content_type=f"audio/pcm;rate={PCM_RATE};channels=1",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 import msgspec
 import numpy as np
@@ -29,14 +30,32 @@ class WavInfo(msgspec.Struct, frozen=True):
         return self.frames / self.sample_rate
 
 
+class WavWriter:
+    """A mono file that grows while its samples come. Use as a context manager, which leaves `file` open."""
+
+    def __init__(self, file: IO[bytes], sample_rate: int) -> None:
+        """`sample_rate` is in Hz."""
+        # wave closes only what it has opened itself.
+        self._wave = wave.open(file, "wb")  # noqa: SIM115 - closed by `__exit__`
+        self._wave.setparams((1, _SAMPLE_BYTES, sample_rate, 0, "NONE", ""))
+
+    def write(self, samples: Samples) -> None:
+        """Add samples."""
+        self._wave.writeframes(to_int16(samples).astype("<i2", copy=False).tobytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wave.close()
+
+
 def write_wav(file: IO[bytes], samples: Samples, sample_rate: int) -> None:
     """Write mono samples as a whole file."""
-    # wave closes only what it has opened itself.
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(_SAMPLE_BYTES)
-        writer.setframerate(sample_rate)
-        writer.writeframes(to_int16(samples).astype("<i2", copy=False).tobytes())
+    with WavWriter(file, sample_rate) as writer:
+        writer.write(samples)
 
 
 def read_info(path: Path) -> WavInfo:

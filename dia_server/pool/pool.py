@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Literal
@@ -40,6 +40,7 @@ class Pool:
         self._idle = asyncio.Event()
         self._idle.set()
         self._keepers: list[asyncio.Task[None]] = []
+        self._at_drain: list[Callable[[], object]] = []
 
     @property
     def places(self) -> list[Place]:
@@ -85,9 +86,15 @@ class Pool:
         self._idle.clear()
         return clip
 
+    def at_drain(self, call: Callable[[], object]) -> None:
+        """Have work ended that nobody waits for before the pool waits for the rest."""
+        self._at_drain.append(call)
+
     async def drain(self, grace: float) -> None:
         """Take no new clips, and wait until the open ones have ended, `grace` seconds at most."""
         self.draining = True
+        for call in self._at_drain:
+            call()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace)
 

@@ -131,8 +131,10 @@ class Place:
         while True:
             if self._config.idle_timeout is not None:
                 self.state = "idle"
-                await self._wanted.wait()
+                # What woke the place while it had a worker is done; what waits still wakes it again.
                 self._wanted.clear()
+                self._lane.pump()
+                await self._wanted.wait()
             self.state, self._spawned = "starting", time.monotonic()
             try:
                 await self._live_once()

@@ -24,8 +24,10 @@ class Role(msgspec.Struct, frozen=True):
     is_partner: bool
 
 
-def cast_roles(speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice]) -> dict[str, Role]:
-    """Who stands for each speaker of a voice, of those that are there.
+def cast_roles(
+    speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str]
+) -> dict[str, Role]:
+    """Who stands for each speaker of a voice, of those that are there; they may be tied by their aliases.
 
     Raises:
         BadInput: the voice ties a speaker to a voice that is not there.
@@ -35,8 +37,8 @@ def cast_roles(speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Vo
         tied = voice.speakers.get(speaker)
         if tied is None:
             roles[speaker] = Role(voice_id, voice, is_partner=speaker != voice.primary_speaker)
-        elif tied in there:
-            roles[speaker] = Role(tied, there[tied], is_partner=False)
+        elif (tied_id := tied if tied in there else aliases.get(tied, tied)) in there:
+            roles[speaker] = Role(tied_id, there[tied_id], is_partner=False)
         else:
             raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param="voice")
     return roles
@@ -47,9 +49,10 @@ def imitates(manifest: Manifest) -> bool:
     return "audio_prompt" in manifest.directable
 
 
-def prompts_of(voice_id: str, there: Mapping[str, Voice]) -> set[str]:
+def prompts_of(voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str]) -> set[str]:
     """The ids of the prompts that a voice and those that it ties to speakers imitate."""
-    voices = [there[name] for name in (voice_id, *there[voice_id].speakers.values()) if name in there]
+    names = (voice_id, *there[voice_id].speakers.values())
+    voices = [there[found] for name in names if (found := name if name in there else aliases.get(name, name)) in there]
     return {voice.audio_prompt for voice in voices if voice.audio_prompt}
 
 

@@ -139,7 +139,7 @@ def wanted_prompts(request: SpeechRequest, *, voices: VoiceStore, settings: Sett
         voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
     except (ModelNotFound, VoiceNotFound):
         return set()
-    return prompts_of(voice_id, there) if imitates(manifest) else set()
+    return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()
 
 
 def make_plan(request: SpeechRequest, *, voices: VoiceStore, references: References, settings: Settings) -> Plan:
@@ -182,7 +182,7 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, references: Referen
     speakers = {item.speaker for item in script if isinstance(item, Segment)}
     cast = {
         speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters, references)
-        for speaker, role in cast_roles(speakers, voice_id, there).items()
+        for speaker, role in cast_roles(speakers, voice_id, there, settings.voice_aliases).items()
     }
     return Plan(
         model=manifest.name,

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import numpy as np
 import structlog
 
 from dia_server.audio.recording import clean
+from dia_server.audio.samples import NO_SAMPLES
 from dia_server.errors import BadInput, Conflict, DiaServerError
 from dia_server.pool.pool import Pool
 from dia_server.services.decoding import decode_file
 from dia_server.services.mappings import Mappings
 from dia_server.settings import Settings
+from dia_server.voices.folder import File
 from dia_server.voices.prompts import SAMPLE_RATE, Origin, Prompt, PromptStore, now
 
 # As the Dia server's documentation has it.
@@ -57,15 +60,17 @@ class Prompts:
         pool: Pool,
         store: PromptStore,
         mappings: Mappings,
-        transcriber: Transcriber | None = None,
+        transcriber: Transcriber,
     ) -> None:
-        """Without a `transcriber`, transcripts come from clients and from files."""
         self._settings = settings
         self._pool = pool
         self._store = store
         self._mappings = mappings
         self._transcriber = transcriber
         self._writing = asyncio.Lock()
+        self._listening = asyncio.Lock()
+        # The recordings that are known to be those that their notes tell of.
+        self._noted: dict[str, File] = {}
 
     async def upload(
         self, prompt_id: str, file: Path, file_hash: str, *, overwrite: bool = False, consent: str | None = None
@@ -80,15 +85,16 @@ class Prompts:
         self._store.check_id(prompt_id)
         if (same := self._taken(prompt_id, file_hash, overwrite=overwrite)) is not None:
             return Uploaded(prompt=same, warning=_warning(same.sound.seconds))
-        decoded = await decode_file(self._pool, file, self._settings.max_prompt_seconds)
-        samples = await asyncio.to_thread(clean, decoded.samples, SAMPLE_RATE)
+        pieces = [NO_SAMPLES]
+        original_rate = await decode_file(self._pool, file, self._settings.max_prompt_seconds, pieces.append)
+        samples = await asyncio.to_thread(clean, np.concatenate(pieces), SAMPLE_RATE)
         seconds, least = len(samples) / SAMPLE_RATE, self._settings.min_prompt_seconds
         if seconds < least:
             raise BadInput(f"The recording has {seconds:.2f} s of sound; at least {least:g} s are needed")
         origin = Origin(
             hash=file_hash,
             discovered_at=now(),
-            original_sample_rate=decoded.original_sample_rate,
+            original_sample_rate=original_rate,
             consent=consent,
         )
         async with self._writing:
@@ -138,6 +144,29 @@ class Prompts:
             await self._mappings.update(voice_id, {"audio_prompt_transcript": tidy})
         return users
 
+    async def transcribe(self, prompt_id: str, *, force: bool) -> str:
+        """Have Whisper write down what is said in a prompt; the transcript.
+
+        Raises:
+            PromptNotFound: there is none.
+            Conflict: somebody wrote its transcript, and `force` is off; or it changed meanwhile.
+            BadInput: nothing is said in it.
+            DiaServerError: it can't be told now what is said.
+        """
+        prompt = self._store.get(prompt_id)
+        if prompt.transcript_source in ("manual", "file") and not force:
+            raise Conflict(
+                f"The transcript of audio prompt '{prompt_id}' was written by hand; "
+                'send {"force_retranscribe": true} to replace it'
+            )
+        is_heard = await self.write_down(prompt_id, again=True)
+        now_there = self._store.get(prompt_id)
+        if is_heard and now_there.transcript:
+            return now_there.transcript
+        if _state(now_there) != _state(prompt):
+            raise Conflict(f"Audio prompt '{prompt_id}' was changed meanwhile; try again")
+        raise BadInput(f"Whisper hears no words in audio prompt '{prompt_id}'")
+
     async def discover(self, *, force: bool) -> Found:
         """Take note of recordings that were put into the folder, and have those without a transcript written down.
 
@@ -145,35 +174,75 @@ class Prompts:
         """
         found = []
         for prompt_id, prompt in self._store.list().items():
-            is_new = prompt.origin is None
-            async with self._writing:
-                if is_new and prompt_id in self._store.list():
-                    origin = await asyncio.to_thread(self._store.origin_of, prompt)
-                    await asyncio.to_thread(self._store.note, prompt_id, origin)
-            is_heard = (force or prompt.transcript is None) and await self._listen(prompt_id, prompt)
+            is_new = await self.take_note(prompt_id, prompt)
+            try:
+                is_heard = await self.write_down(prompt_id, again=force)
+            except DiaServerError as error:
+                log.warning("audio prompt can't be transcribed", prompt=prompt_id, reason=error.message)
+                is_heard = False
             if is_new or is_heard:
                 found.append(prompt_id)
         return Found(prompt_ids=found, problems=self._store.problems)
 
-    async def _listen(self, prompt_id: str, prompt: Prompt) -> bool:
-        """Whether a prompt got a transcript."""
-        if self._transcriber is None:
+    async def take_note(self, prompt_id: str, prompt: Prompt) -> bool:
+        """Whether a recording was put there by hand, as a new one or in another one's place; it is noted then.
+
+        What becomes of the old one's transcript, `PromptStore.take_note` says. Voices that learned of one that goes
+        forget it.
+
+        Raises:
+            OSError: the recording can't be read, or its note not written.
+        """
+        if prompt.origin is not None and self._noted.get(prompt_id) == prompt.file:
             return False
         try:
-            transcript = await self._transcriber.transcribe(prompt.path)
-        except DiaServerError as error:
-            log.warning("audio prompt can't be transcribed", prompt=prompt_id, reason=error.message)
+            origin = await asyncio.to_thread(self._store.new_origin, prompt)
+        except FileNotFoundError:
             return False
+        is_new = not _tells_of(prompt.origin, origin) and await self._write_note(prompt_id, prompt.file, origin)
+        self._noted[prompt_id] = prompt.file
+        return is_new
+
+    async def _write_note(self, prompt_id: str, file: File, origin: Origin) -> bool:
+        """Whether a note was written; not for a recording that is gone, changed or noted meanwhile."""
         async with self._writing:
-            now_there = self._store.list().get(prompt_id)
-            if now_there is None or now_there.transcript != prompt.transcript or not transcript:
-                return False  # gone, or written down by somebody meanwhile
-            origin = await asyncio.to_thread(self._store.origin_of, now_there)
-            await asyncio.to_thread(self._store.set_transcript, prompt_id, transcript, "whisper", origin)
-            return True
+            prompt = (await asyncio.to_thread(self._store.list)).get(prompt_id)
+            if prompt is None or prompt.file != file or _tells_of(prompt.origin, origin):
+                return False
+            await asyncio.to_thread(self._store.take_note, prompt_id, prompt, origin)
+            if prompt.transcript is not None and prompt.transcript_source == "whisper":
+                await self._forget(prompt_id, prompt.transcript)
+        log.info("audio prompt discovered", prompt=prompt_id, is_replaced=prompt.origin is not None)
+        return True
+
+    async def write_down(self, prompt_id: str, *, again: bool = False) -> bool:
+        """Have a prompt without a transcript, or with `again` any, transcribed; whether it has a new one.
+
+        One is transcribed at a time, so that a full folder takes no places in the queue from speech. What somebody
+        writes meanwhile stays.
+
+        Raises:
+            DiaServerError: it can't be told what is said.
+            OSError: it can't be written down.
+        """
+        async with self._listening:
+            prompt = (await asyncio.to_thread(self._store.list)).get(prompt_id)
+            if prompt is None or (prompt.transcript_source is not None and not again):
+                return False
+            transcript = await self._transcriber.transcribe(prompt.path)
+            async with self._writing:
+                now_there = (await asyncio.to_thread(self._store.list)).get(prompt_id)
+                if not transcript or now_there is None or _state(now_there) != _state(prompt):
+                    return False
+                origin = await asyncio.to_thread(self._store.origin_of, now_there)
+                await asyncio.to_thread(self._store.set_transcript, prompt_id, transcript, "whisper", origin)
+                if prompt.transcript not in (None, transcript):
+                    await self._forget(prompt_id, prompt.transcript)
+                log.info("audio prompt transcribed", prompt=prompt_id)
+                return True
 
     async def _forget(self, prompt_id: str, transcript: str) -> None:
-        """Another recording took a prompt's place: take its transcript from the voices that learned of it."""
+        """A transcript doesn't hold any more: take it from the voices that learned of it."""
         for voice_id in self._mappings.users_of(prompt_id):
             await self._mappings.unlearn(voice_id, transcript)
 
@@ -191,6 +260,15 @@ class Prompts:
                 f"Audio prompt '{prompt_id}' is there already; send overwrite=true to replace it", param="prompt_id"
             )
         return None
+
+
+def _tells_of(note: Origin | None, found: Origin) -> bool:
+    return note is not None and note.sound_hash == found.sound_hash
+
+
+def _state(prompt: Prompt) -> tuple[object, ...]:
+    """Changes when somebody replaces the recording or writes down what is said in it."""
+    return prompt.file, prompt.transcript, prompt.transcript_source
 
 
 def _warning(seconds: float) -> str | None:

@@ -166,6 +166,7 @@ class Speech:
 
 def _timed(marks: Marks, first_sample: int, plan: Plan) -> Iterator[TimedWord]:
     samples_per_second = plan.sample_rate * plan.tempo
+    delay = FORMATS[plan.format].delay_seconds(plan.sample_rate)
     for word in marks.words:
-        start, end = ((first_sample + sample) / samples_per_second for sample in (word.start, word.end))
+        start, end = ((first_sample + sample) / samples_per_second + delay for sample in (word.start, word.end))
         yield TimedWord(word.text, round(start, 3), round(end, 3))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
+import numpy as np
 
-from dia_server.audio.recorder import WavWriter
-from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable
-from dia_server.files import PART_SUFFIX
+from dia_server.audio.resample import Resampler
+from dia_server.audio.wav import WavWriter, write_wav
+from dia_server.errors import BadInput, ModelUnavailable
+from dia_server.files import temporary
 from dia_server.models import registry
 from dia_server.models.whisper.languages import code_of
 from dia_server.pool.pool import Pool
+from dia_server.services.decoding import DECODED_RATE, decode_file
 from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
-from dia_server.tasks import SAMPLE_BYTES, Decode, Transcribe
+from dia_server.tasks import Transcribe
 
 MODEL = "whisper"
-DECODER = "decoder"
 RATE = 16_000
 
 
@@ -156,9 +154,12 @@ class Transcription:
             BadInput: it can't be decoded, or is too long.
         """
         _code(request.language)
-        with _temporary_wav() as decoded:
-            await self._decode(untrusted, decoded)
-            return await self.listen(decoded, request)
+        with temporary() as (file, path):
+            try:
+                await self._decode(untrusted, file)
+            except BadInput as error:
+                raise BadInput(error.message, param="file") from None
+            return await self.listen(path, request)
 
     async def load(self) -> str:
         """Load the weights that the settings name, by listening to a second of silence; the size that is loaded.
@@ -166,34 +167,20 @@ class Transcription:
         Raises:
             DiaServerError: as `listen` does.
         """
-        with _temporary_wav() as silence:
-            with WavWriter(silence, RATE, RATE) as file:
-                file.write(bytes(RATE * SAMPLE_BYTES))
-            return (await self.listen(silence, TranscriptionRequest(language="en"))).size
+        with temporary() as (file, path):
+            write_wav(file, np.zeros(RATE, np.float32), RATE)
+            return (await self.listen(path, TranscriptionRequest(language="en"))).size
 
-    async def _decode(self, untrusted: Path, decoded: Path) -> None:
-        task = Decode(path=str(untrusted), max_seconds=self._settings.max_transcription_seconds)
-        rate = registry.manifest(DECODER).sample_rate
-        with self._pool.open(DECODER) as clip, WavWriter(decoded, rate, RATE) as file:
-            try:
-                async for heard in clip.run(task, urgent=True):
-                    if isinstance(heard, bytes):
-                        await asyncio.to_thread(file.write, heard)
-            except (BadInput, GenerationFailed) as error:
-                # Whatever the decoder can't stand is the file's fault.
-                raise BadInput(error.message, param="file") from None
-
-
-@contextmanager
-def _temporary_wav() -> Iterator[Path]:
-    """A place for a file that is gone after the block; what a killed server leaves is swept at a later start."""
-    descriptor, name = tempfile.mkstemp(prefix=".transcription-", suffix=PART_SUFFIX)
-    os.close(descriptor)
-    path = Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+    async def _decode(self, untrusted: Path, file: IO[bytes]) -> None:
+        resampler = Resampler(DECODED_RATE, RATE)
+        with WavWriter(file, RATE) as wav:
+            await decode_file(
+                self._pool,
+                untrusted,
+                self._settings.max_transcription_seconds,
+                lambda samples: wav.write(resampler.feed(samples)),
+            )
+            wav.write(resampler.finish())
 
 
 def _code(language: str | None) -> str | None:

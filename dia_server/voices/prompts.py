@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         hash: sha256 of the file that was uploaded, or found in the folder.
+        sound_hash: sha256 of the wav file that it became, so that a later change by hand shows.
         discovered_at: when that was, in ISO 8601.
         original_sample_rate: of that file, in Hz.
         transcript_source: who wrote the transcript, and
@@ -49,6 +51,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     hash: str
+    sound_hash: str | None = None
     discovered_at: str
     original_sample_rate: int
     transcript_source: Source | None = None
@@ -61,48 +64,51 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: of the wav file.
+        file: its state, another one after each change.
         transcript: what is said in it; None if nobody has written it down.
-        transcript_source: `file` for one that was put there or changed by hand.
+        transcript_source: `file` for one that was put there or changed by hand, be it one that can't be read.
         origin: None for a recording that was put there by hand and not looked at yet.
     """
 
     path: Path
+    file: File
     sound: WavInfo
     transcript: str | None
     transcript_source: Source | None
     origin: Origin | None
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """A file that holds nothing of use, and why."""
+
+    reason: str
+
+
+# What a file has: a sound, a note or a transcript.
+_Held = WavInfo | Origin | str | Unreadable
+
+
 class PromptStore:
-    """The prompts in a folder. What writes may be called from any thread, but by one at a time."""
+    """The prompts in a folder. `list` may be called from any thread, and so may what writes, but by one at a time."""
 
     def __init__(self, folder: Path, max_seconds: float) -> None:
         """A file that was put there by hand and is longer than `max_seconds` is none."""
         self._max_seconds = max_seconds
-        self._files: Watched[WavInfo | Origin | str | None] = Watched(
-            folder, (_SOUND, _TRANSCRIPT, _NOTE), self._read_file
-        )
+        self._files: Watched[_Held] = Watched(folder, (_SOUND, _TRANSCRIPT, _NOTE), self._read_file)
         self._problems: dict[str, str] = {}
+        self._reading = threading.Lock()
 
     def list(self) -> dict[str, Prompt]:
         """All prompts by id, in alphabetical order; files that are none are named in the log once."""
-        try:
-            found = self._files.read()
-        except OSError as error:
-            self._note_problems({self._files.folder.name: f"The folder can't be read: {error.strerror}"})
-            return {}
-        held = {file.name: value for file, value in found.items()}
-        prompts, problems = {}, {}
-        for name, sound in held.items():
-            if not name.endswith(_SOUND):
-                continue
-            prompt_id = name.removesuffix(_SOUND)
-            if isinstance(sound, WavInfo) and (problem := _id_problem(prompt_id)) is None:
-                prompts[prompt_id] = self._prompt(prompt_id, sound, held)
-            else:
-                problems[name] = sound if isinstance(sound, str) else problem or "It can't be read"
-        self._note_problems(problems)
-        return prompts
+        with self._reading:
+            try:
+                found = self._files.read()
+            except OSError as error:
+                self._note_problems({self._files.folder.name: f"The folder can't be read: {error.strerror}"})
+                return {}
+            prompts, problems = self._prompts(found)
+            self._note_problems(problems)
+            return prompts
 
     def get(self, prompt_id: str, *, param: str | None = None) -> Prompt:
         """One prompt; `param` is what the client calls it, for the error.
@@ -119,7 +125,7 @@ class PromptStore:
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is wrong with the wav files that hold no prompt, by their names."""
+        """What is wrong with the files that hold nothing of use, by their names."""
         self.list()
         return self._problems
 
@@ -143,18 +149,27 @@ class PromptStore:
         self._files.folder.mkdir(exist_ok=True)
         for suffix in (_TRANSCRIPT, _NOTE):
             self._path(prompt_id, suffix).unlink(missing_ok=True)
-        with replacing(self._path(prompt_id, _SOUND)) as file:
+        path = self._path(prompt_id, _SOUND)
+        with replacing(path) as file:
             write_wav(file, samples, SAMPLE_RATE)
-        self.note(prompt_id, origin)
+        self._note(prompt_id, msgspec.structs.replace(origin, sound_hash=_hash_of(path)))
 
-    def note(self, prompt_id: str, origin: Origin) -> None:
-        """Write down where a recording came from.
+    def take_note(self, prompt_id: str, prompt: Prompt, origin: Origin) -> None:
+        """Note a recording that was put there by hand: a new one, or another than its note tells of.
+
+        A transcript by Whisper goes, since it told of the old sound. One that somebody wrote stays: whoever replaces a
+        recording often says the same again, and what people write is theirs to change.
 
         Raises:
             OSError: the folder can't be written to.
         """
-        with replacing(self._path(prompt_id, _NOTE)) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(origin), indent=2) + b"\n")
+        old = prompt.origin
+        if prompt.transcript_source == "whisper":
+            self._path(prompt_id, _TRANSCRIPT).unlink(missing_ok=True)
+        elif old is not None:
+            kept = {"transcript_source": old.transcript_source, "transcript_hash": old.transcript_hash}
+            origin = msgspec.structs.replace(origin, **kept)
+        self._note(prompt_id, origin)
 
     def set_transcript(self, prompt_id: str, transcript: str, source: Source, origin: Origin) -> None:
         """Write down what is said in a recording, and who says so; `origin` is the recording's.
@@ -162,10 +177,11 @@ class PromptStore:
         Raises:
             OSError: the folder can't be written to.
         """
+        # The note goes first: a transcript of ours without its note would pass for one written by hand.
+        changes = {"transcript_source": source, "transcript_hash": _hash(transcript)}
+        self._note(prompt_id, msgspec.structs.replace(origin, **changes))
         with replacing(self._path(prompt_id, _TRANSCRIPT)) as file:
             file.write(f"{transcript}\n".encode())
-        changes = {"transcript_source": source, "transcript_hash": _hash(transcript)}
-        self.note(prompt_id, msgspec.structs.replace(origin, **changes))
 
     def origin_of(self, prompt: Prompt) -> Origin:
         """The note of a recording, made now if it was put there by hand; that reads it whole.
@@ -173,11 +189,18 @@ class PromptStore:
         Raises:
             OSError: it can't be read.
         """
-        if prompt.origin is not None:
-            return prompt.origin
-        with prompt.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Origin(hash=digest, discovered_at=now(), original_sample_rate=prompt.sound.sample_rate)
+        return prompt.origin or self.new_origin(prompt)
+
+    def new_origin(self, prompt: Prompt) -> Origin:
+        """A note for a recording that was put there by hand; reads it whole.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        digest = _hash_of(prompt.path)
+        return Origin(
+            hash=digest, sound_hash=digest, discovered_at=now(), original_sample_rate=prompt.sound.sample_rate
+        )
 
     def delete(self, prompt_id: str) -> None:
         """Remove a recording and what stands beside it.
@@ -191,35 +214,62 @@ class PromptStore:
     def _path(self, prompt_id: str, suffix: str) -> Path:
         return self._files.folder / f"{prompt_id}{suffix}"
 
-    def _prompt(self, prompt_id: str, sound: WavInfo, held: dict[str, WavInfo | Origin | str | None]) -> Prompt:
-        origin, text = held.get(f"{prompt_id}{_NOTE}"), held.get(f"{prompt_id}{_TRANSCRIPT}")
-        origin = origin if isinstance(origin, Origin) else None
-        text = text if isinstance(text, str) else None
-        source = origin.transcript_source if origin else None
-        if text is None:
-            source = None
-        elif origin is None or source is None or origin.transcript_hash != _hash(text):
-            source = "file"
-        path = self._path(prompt_id, _SOUND)
-        return Prompt(path=path, sound=sound, transcript=text, transcript_source=source, origin=origin)
+    def _note(self, prompt_id: str, origin: Origin) -> None:
+        with replacing(self._path(prompt_id, _NOTE)) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(origin), indent=2) + b"\n")
 
-    def _read_file(self, folder: Path, file: File) -> WavInfo | Origin | str | None:
-        """A sound, or in words why it is none; a transcript; a note. None where one of the last two can't be read."""
+    def _prompts(self, found: dict[File, _Held]) -> tuple[dict[str, Prompt], dict[str, str]]:
+        """The recordings by id, and by their names what is wrong with other files."""
+        held = {file.name: value for file, value in found.items()}
+        # A note that can't be read is written anew.
+        problems = {
+            name: value.reason
+            for name, value in held.items()
+            if isinstance(value, Unreadable) and not name.endswith(_NOTE)
+        }
+        prompts = {}
+        for file, sound in found.items():
+            prompt_id = file.name.removesuffix(_SOUND)
+            if isinstance(sound, WavInfo) and (problem := _id_problem(prompt_id)):
+                problems[file.name] = problem
+            elif isinstance(sound, WavInfo):
+                prompts[prompt_id] = self._prompt(prompt_id, file, sound, held)
+        return prompts, problems
+
+    def _prompt(self, prompt_id: str, file: File, sound: WavInfo, held: dict[str, _Held]) -> Prompt:
+        note, text = held.get(f"{prompt_id}{_NOTE}"), held.get(f"{prompt_id}{_TRANSCRIPT}", "")
+        origin = note if isinstance(note, Origin) else None
+        transcript = text if isinstance(text, str) and text else None
+        source: Source | None = "file" if text else None
+        if origin is not None and transcript is not None and origin.transcript_hash == _hash(transcript):
+            source = origin.transcript_source
+        return Prompt(
+            path=self._path(prompt_id, _SOUND),
+            file=file,
+            sound=sound,
+            transcript=transcript,
+            transcript_source=source,
+            origin=origin,
+        )
+
+    def _read_file(self, folder: Path, file: File) -> _Held:
         path = folder / file.name
         try:
-            if path.suffix == _SOUND:
-                info = read_info(path)
-                too_long = f"It has {info.seconds:.1f} s; allowed are {self._max_seconds:g} s (max_prompt_seconds)"
-                return too_long if info.seconds > self._max_seconds else info
-            if file.size > _MAX_TEXT_BYTES:
-                return None
-            if path.suffix == _TRANSCRIPT:
-                return path.read_text(encoding="utf-8").strip() or None
-            return msgspec.json.decode(path.read_bytes(), type=Origin)
+            return self._read_sound(path) if path.suffix == _SOUND else _read_text(path, file.size)
+        except FileNotFoundError:
+            return ""  # just deleted
         except OSError as error:
-            return f"It can't be read: {error.strerror}" if path.suffix == _SOUND else None
+            return Unreadable(f"It can't be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            return Unreadable(f"It is not UTF-8 text: byte {error.start + 1} is wrong")
         except (ValueError, msgspec.DecodeError) as error:
-            return str(error) if path.suffix == _SOUND else None
+            return Unreadable(str(error))
+
+    def _read_sound(self, path: Path) -> WavInfo:
+        info = read_info(path)
+        if info.seconds > self._max_seconds:
+            raise ValueError(f"It has {info.seconds:.1f} s; allowed are {self._max_seconds:g} s (max_prompt_seconds)")
+        return info
 
     def _note_problems(self, problems: dict[str, str]) -> None:
         for name, reason in problems.items():
@@ -228,9 +278,22 @@ class PromptStore:
         self._problems = problems
 
 
+def _read_text(path: Path, size: int) -> Origin | str:
+    if size > _MAX_TEXT_BYTES:
+        raise ValueError(f"It has {size} bytes; allowed are {_MAX_TEXT_BYTES}")
+    if path.suffix == _TRANSCRIPT:
+        return path.read_text(encoding="utf-8").strip()
+    return msgspec.json.decode(path.read_bytes(), type=Origin)
+
+
 def now() -> str:
     """The time, as notes have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(transcript: str) -> str:

@@ -86,7 +86,7 @@ def run(note: Note) -> str:
         raise RuntimeError("flite is missing, which speaks the prompts; install it: sudo apt install flite")
     tools = environment(speakers.NAME, speakers.PACKAGES, note), environment(quality.NAME, quality.PACKAGES, note)
     prompts = list(recorded(note))
-    with running_server({}) as server:
+    with running_server({"auto_transcribe": False}) as server:
         memory = worker_memory(server)
         note("first requests")
         fresh = [learn(server, prompt) for prompt in prompts]
