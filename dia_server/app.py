@@ -36,12 +36,15 @@ from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
 from dia_server.api.uploads import FORM_BYTES, Uploads
+from dia_server.blobs import FOLDER as BLOBS
+from dia_server.blobs import Blobs
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
 from dia_server.services.discovery import Discovery
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
+from dia_server.services.references import References
 from dia_server.services.speech import Speech
 from dia_server.services.transcription import Transcription
 from dia_server.settings import Settings
@@ -94,13 +97,14 @@ def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
 def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
-    speech = Speech(settings, pool, store)
-    transcription = Transcription(settings, pool)
     prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
+    references = References(prompt_store, Blobs(home / BLOBS))
+    speech = Speech(settings, pool, store, references)
+    transcription = Transcription(settings, pool)
     voice_mappings = Mappings(settings, store, prompt_store)
     prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
     discovery = Discovery(settings, pool, prompt_store, prompt_service)
-    previews = Previews(home / "cache" / "previews", settings, pool, speech, store, prompt_store)
+    previews = Previews(home / "cache" / "previews", settings, pool, speech, store, references)
     uploads = Uploads(settings)
 
     @asynccontextmanager

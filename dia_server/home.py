@@ -8,8 +8,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from dia_server.blobs import FOLDER as BLOBS
+from dia_server.blobs import Blobs
 from dia_server.errors import SettingsError
 from dia_server.files import PART_SUFFIX
+from dia_server.voices.prompts import FOLDER as PROMPTS
 from dia_server.voices.store import install_starters
 
 # Libraries that would write elsewhere, and the folder of the cache that each gets instead.
@@ -42,8 +45,9 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
-        for folder in ("voices", "audio_prompts", "cache/tmp", "cache/previews"):
+        for folder in ("voices", PROMPTS, BLOBS, "cache/tmp", "cache/previews", "cache/hibari/matches"):
             _sweep(home / folder)
+        Blobs(home / BLOBS).sweep((home / PROMPTS).glob("*"))
     except OSError as error:
         raise SettingsError(f"Can't use {home} as home: {error.strerror}; choose another with --home") from None
     return home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from dia_server.audio.encode import FORMATS
+from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
 from dia_server.services.captions import lines_of, srt
 from dia_server.services.plan import Plan, SpeechRequest, check_models, make_plan
+from dia_server.services.references import References
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
+from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore, voices_of
 
 console = Console(stderr=True, markup=False)
@@ -47,14 +51,16 @@ def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, ca
 async def _say(settings: Settings, home: Path, request: SpeechRequest, output: Path, captions: Path | None) -> None:
     check_models(settings)
     voices = VoiceStore(voices_of(home))
-    plan = make_plan(request, voices=voices, settings=settings)
     account = Account()
-    async with running_pool(settings) as pool:
-        speech = Speech(settings, pool, voices)
-        try:
-            await _write(speech, plan, account, output)
-        finally:
-            speech.close()
+    with tempfile.TemporaryDirectory() as folder:
+        references = References(PromptStore(home / FOLDER, settings.max_prompt_seconds), Blobs(Path(folder)))
+        plan = make_plan(request, voices=voices, references=references, settings=settings)
+        async with running_pool(settings) as pool:
+            speech = Speech(settings, pool, voices, references)
+            try:
+                await _write(speech, plan, account, output)
+            finally:
+                speech.close()
     console.print(f"{output}: {account.seconds:.1f} s, voice {plan.voice}, model {plan.model}, seed {plan.seed}")
     if request.instructions:
         console.print(f"instructions understood: {', '.join(plan.understood) or 'nothing'}")

@@ -35,6 +35,20 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     style: str = "neutral"
 
 
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording of somebody to sound like.
+
+    Attributes:
+        path: of a 16-bit wav file, absolute; it is never changed.
+        sha256: of the file, as hex digits.
+        transcript: what is said in it; None if nobody has written it down.
+    """
+
+    path: str
+    sha256: str
+    transcript: str | None = None
+
+
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     """Read one segment aloud.
 
@@ -45,6 +59,7 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
         is_partner: someone other than the voice's own speaker, whom no voice is tied to.
         seed: 0 to 2**63-1; with the fingerprint and the other fields it fixes every sample.
         options: the model's own options, as the manifest's `options` struct has them.
+        reference: whom to imitate, for models that can.
     """
 
     model: str
@@ -54,6 +69,7 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     seed: int
     delivery: Delivery = Delivery()
     options: dict[str, Any] = {}
+    reference: Reference | None = None
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):

@@ -2,8 +2,8 @@
 
 Each benchmark has a section there; those that don't run now keep theirs. The figures that count are ratios and
 differences to a peer or a floor measured in the same run, so that a slower machine moves both sides. Close other
-programs first: everything here runs on the same cores. What only a benchmark needs (LitServe, piper, Resemblyzer) is
-installed once, into environments of its own in the user's cache folder, about 2 GB in all.
+programs first: everything here runs on the same cores. What only a benchmark needs (LitServe, piper, Resemblyzer,
+speechmos) is installed once, into environments of its own in the user's cache folder, about 2 GB in all.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ NAMES = (
     "marks",
     "voices",
     "transcription",
+    "cloning",
 )
 EXAMPLES = """\
 examples:

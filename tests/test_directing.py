@@ -18,14 +18,17 @@ import yaml
 from numpy.typing import NDArray
 
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from dia_server.blobs import Blobs
 from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
 from dia_server.services.captions import lines_of, srt
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
+from dia_server.services.references import References
 from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
 from dia_server.tasks import EMOTIONS, Delivery, Speak
+from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore
 
 
@@ -102,7 +105,8 @@ def write_voice(tmp_path: Path, name: str, **fields: object) -> None:
 
 def plan(voices: VoiceStore, text: str = SENTENCE, voice: str = "skylark", **fields: object) -> Plan:
     request = SpeechRequest(text=text, voice=voice, format="wav", seed=1, **fields)  # type: ignore[arg-type]
-    return make_plan(request, voices=voices, settings=Settings())
+    references = References(PromptStore(Path("audio_prompts"), 60), Blobs(Path("blobs")))
+    return make_plan(request, voices=voices, references=references, settings=Settings())
 
 
 def tasks(made: Plan) -> list[Speak]:
@@ -297,5 +301,5 @@ def test_an_alias_of_a_missing_voice_is_named(tmp_path: Path, voices: VoiceStore
 
 def test_a_recording_that_no_model_imitates_is_named(tmp_path: Path, voices: VoiceStore) -> None:
     write_voice(tmp_path, "ada", audio_prompt="ada")
-    assert plan(voices, voice="ada").unused == ("audio_prompt",)
+    assert plan(voices, voice="ada", model="noise").unused == ("audio_prompt",)
     assert plan(voices).unused == ()

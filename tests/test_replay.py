@@ -15,12 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import make_home
+from dia_server.blobs import Blobs
 from dia_server.errors import ReplayMismatch
 from dia_server.pool.clip import Ledger
 from dia_server.pool.pool import Pool
 from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.references import References
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Lane, Settings
+from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore
 
 TEXT = "One two three. Four five six seven! (laughs) Eight? [S2] Nine ten, eleven twelve. Thirteen."
@@ -34,7 +37,8 @@ class Stand:
         lanes = {"speech": Lane(models=("noise",), processes=workers)}
         self.settings = Settings(lanes=lanes, crash_loop_deaths=1000, task_strikes=1000)
         self.pool = Pool(self.settings)
-        self.speech = Speech(self.settings, self.pool, VoiceStore(home / "voices"))
+        references = References(PromptStore(home / "audio_prompts", 60), Blobs(home / "blobs"))
+        self.speech = Speech(self.settings, self.pool, VoiceStore(home / "voices"), references)
 
     def plan(self, audio_format: str, options: dict[str, Any], seed: int = 3) -> Plan:
         """Options go in as parameters do: the request's win over the voice's."""

@@ -51,7 +51,7 @@ class Done(msgspec.Struct, tag_field="type", tag="speech.audio.done"):
     usage: Usage
 
 
-def speak_in_events(
+async def speak_in_events(
     request: Request[Any, Any, Any],
     wanted: SpeechRequest,
     *,
@@ -64,7 +64,7 @@ def speak_in_events(
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan, account = begin(request, wanted, speech)
+    plan, account = await begin(request, wanted, speech)
 
     def headers() -> dict[str, str]:
         return {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"} | headers_of(plan, request, settings)

@@ -55,7 +55,7 @@ async def generate(
             "async_mode is not available yet; leave it out, and the audio comes in the answer", param="async_mode"
         )
     audio_format = data.response_format or "wav"
-    return speak(
+    return await speak(
         request,
         SpeechRequest(
             text=data.text,

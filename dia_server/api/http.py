@@ -121,7 +121,7 @@ async def _client_leaves(receive: Receive) -> None:
         pass
 
 
-def speak(
+async def speak(
     request: Request[Any, Any, Any], wanted: SpeechRequest, *, speech: Speech, settings: Settings, whole: bool
 ) -> ASGIApp:
     """The audio answer to a request.
@@ -129,7 +129,7 @@ def speak(
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan, account = begin(request, wanted, speech)
+    plan, account = await begin(request, wanted, speech)
     kind = FORMATS[plan.format]
 
     def headers() -> dict[str, str]:
@@ -146,12 +146,13 @@ def speak(
     return StreamedAnswer(chunks, headers, whole=whole)
 
 
-def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: Speech) -> tuple[Plan, Account]:
+async def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: Speech) -> tuple[Plan, Account]:
     """The plan of a request and its account, which the request's log line will show.
 
     Raises:
         DiaServerError: the request can't be served.
     """
+    await speech.prepare(wanted)
     plan = speech.plan(wanted)
     account = Account()
     fields = request.scope["state"]["log"]

@@ -182,11 +182,10 @@ async def delete_custom_voice(model: str, prompts: Prompts, mappings: Mappings) 
     responses=failures(400, 401, 404, 429, 500, 503),
     operation_class=WavOperation,
     opt={RATED: True},
-    sync_to_thread=False,
 )
-def preview(voice_id: str, previews: Previews) -> ASGIApp:
+async def preview(voice_id: str, previews: Previews) -> ASGIApp:
     """A short sentence in a voice, always the same until the voice changes."""
-    plan = previews.plan(voice_id)
+    plan = await previews.plan(voice_id)
     headers = {
         "Content-Type": "audio/wav",
         "Content-Disposition": f"attachment; filename=preview_{plan.voice}.wav",

@@ -133,8 +133,8 @@ async def create_speech(
     )
     if in_events:
         with_words = bool(data.timestamp_granularities)
-        return speak_in_events(request, wanted, speech=speech, settings=settings, with_words=with_words)
-    return speak(request, wanted, speech=speech, settings=settings, whole=not streamed)
+        return await speak_in_events(request, wanted, speech=speech, settings=settings, with_words=with_words)
+    return await speak(request, wanted, speech=speech, settings=settings, whole=not streamed)
 
 
 def _voice_and_model(data: SpeechBody, voices: VoiceStore, settings: Settings) -> tuple[str, str]:

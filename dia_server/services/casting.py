@@ -11,6 +11,7 @@ import msgspec
 from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
+from dia_server.services.references import References
 from dia_server.tasks import Delivery, Speak
 from dia_server.voices.text import Voice
 
@@ -43,13 +44,31 @@ def cast_roles(
     return roles
 
 
+def imitates(manifest: Manifest) -> bool:
+    """Whether a model can sound like a recording."""
+    return "audio_prompt" in manifest.directable
+
+
+def prompts_of(voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str]) -> set[str]:
+    """The ids of the prompts that a voice and those that it ties to speakers imitate."""
+    names = (voice_id, *there[voice_id].speakers.values())
+    voices = [there[found] for name in names if (found := name if name in there else aliases.get(name, name)) in there]
+    return {voice.audio_prompt for voice in voices if voice.audio_prompt}
+
+
 def task_of(
-    role: Role, speaker: str, manifest: Manifest, wanted: Delivery, speed: float, parameters: dict[str, Any]
+    role: Role,
+    speaker: str,
+    manifest: Manifest,
+    wanted: Delivery,
+    speed: float,
+    parameters: dict[str, Any],
+    references: References,
 ) -> Speak:
     """The role's task without its text and seed.
 
     Raises:
-        BadInput: the model doesn't take the voice's options, or the request's.
+        BadInput: the model doesn't take the voice's options, or the request's; the voice's recording is missing.
     """
     return Speak(
         model=manifest.name,
@@ -59,6 +78,7 @@ def task_of(
         seed=0,
         delivery=_delivery(role.voice, wanted, speed),
         options=_options(manifest, role, parameters),
+        reference=references.of(role.voice_id, role.voice) if imitates(manifest) else None,
     )
 
 

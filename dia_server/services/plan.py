@@ -13,7 +13,8 @@ from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, Segment, parse_script
 from dia_server.script.instructions import Direction, understand
-from dia_server.services.casting import cast_roles, task_of
+from dia_server.services.casting import cast_roles, imitates, prompts_of, task_of
+from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Speak, derive_seed
 from dia_server.voices.store import VoiceStore
@@ -130,7 +131,18 @@ def find_voice(name: str, *, field: str, there: Mapping[str, Voice], settings: S
     raise VoiceNotFound(f"Voice '{wanted}' {missing}. Available voices: {list(there)}", param=field)
 
 
-def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> Plan:
+def wanted_prompts(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> set[str]:
+    """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
+    try:
+        manifest, _ = _choose_model(request.model, settings)
+        there = voices.list()
+        voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
+    except (ModelNotFound, VoiceNotFound):
+        return set()
+    return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()
+
+
+def make_plan(request: SpeechRequest, *, voices: VoiceStore, references: References, settings: Settings) -> Plan:
     """Check a request and fix all that its audio depends on.
 
     Raises:
@@ -169,7 +181,7 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, settings: Settings)
     model_speed = _clamp(speed, manifest.speed)
     speakers = {item.speaker for item in script if isinstance(item, Segment)}
     cast = {
-        speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters)
+        speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters, references)
         for speaker, role in cast_roles(speakers, voice_id, there, settings.voice_aliases).items()
     }
     return Plan(
@@ -213,7 +225,7 @@ def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction, vo
     }
     if request.instructions and not changed & (manifest.directable | {"speed"}):
         unused |= {"instructions"}
-    if voice.audio_prompt and "audio_prompt" not in manifest.directable:
+    if voice.audio_prompt and not imitates(manifest):
         unused |= {"audio_prompt"}
     return tuple(sorted(unused))
 

@@ -15,9 +15,9 @@ import structlog
 from dia_server.files import replacing
 from dia_server.pool.pool import Pool
 from dia_server.services.plan import Plan, SpeechRequest, find_voice, make_plan
+from dia_server.services.references import References
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
-from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore
 
 TEXT = "Hello! This is how I sound when I read to you."
@@ -32,16 +32,16 @@ class Previews:
     """Previews in a folder of the cache, one file for each voice."""
 
     def __init__(
-        self, folder: Path, settings: Settings, pool: Pool, speech: Speech, voices: VoiceStore, prompts: PromptStore
+        self, folder: Path, settings: Settings, pool: Pool, speech: Speech, voices: VoiceStore, references: References
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._pool = pool
         self._speech = speech
         self._voices = voices
-        self._prompts = prompts
+        self._references = references
 
-    def plan(self, name: str) -> Plan:
+    async def plan(self, name: str) -> Plan:
         """The preview of a voice, by its id or an alias.
 
         Raises:
@@ -51,7 +51,8 @@ class Previews:
         wanted = SpeechRequest(
             text=TEXT, voice=voice_id, format=FORMAT, seed=voice.voice_seed or SEED, voice_field="voice_id"
         )
-        return make_plan(wanted, voices=self._voices, settings=self._settings)
+        await self._speech.prepare(wanted)
+        return make_plan(wanted, voices=self._voices, references=self._references, settings=self._settings)
 
     async def stream(self, plan: Plan) -> AsyncGenerator[bytes, None]:
         """The whole wav file in one piece, from the cache if nothing that it depends on has changed.
@@ -74,9 +75,7 @@ class Previews:
         yield audio
 
     def _path(self, plan: Plan, fingerprint: str) -> Path:
-        prompt = self._prompts.list().get(self._voices.get(plan.voice).audio_prompt or "")
-        imitated = (prompt.sound, prompt.transcript, prompt.origin and prompt.origin.hash) if prompt else None
-        key = hashlib.sha256(msgspec.json.encode((plan, fingerprint, imitated))).hexdigest()[:32]
+        key = hashlib.sha256(msgspec.json.encode((plan, fingerprint))).hexdigest()[:32]
         return self._folder / f"{plan.voice}.{key}.{FORMAT}"
 
     def _keep(self, plan: Plan, path: Path, audio: bytes) -> None:

@@ -16,7 +16,7 @@ ID_RULE = (
 )
 
 # Some file systems count time in steps of two seconds, so a younger file may change without a new time.
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 
 Held = TypeVar("Held")
 
@@ -49,7 +49,7 @@ class Watched(Generic[Held]):
         files = sorted(self._scan(), key=lambda file: (file.name.rpartition(".")[0], file.name))
         now, settled = time_ns(), self._settled
         found = {file: settled[file] if file in settled else self._read(self.folder, file) for file in files}
-        self._settled = {file: held for file, held in found.items() if now - file.modified_ns > _SETTLED_NS}
+        self._settled = {file: held for file, held in found.items() if now - file.modified_ns > SETTLED_NS}
         return found
 
     def _scan(self) -> list[File]:

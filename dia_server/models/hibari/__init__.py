@@ -50,13 +50,13 @@ MANIFEST = Manifest(
     hop_length=300,
     licence="Apache-2.0",
     source="hibari-tts (in the package)",
-    packages=("hibari", "onnx", "onnxruntime"),
+    packages=("hibari", "onnx", "onnxruntime", "pyworld"),
     downloads=downloads,
     languages=("en",),
     # Phonemes shorter than that are swallowed: at twice the pace Whisper mistakes 13 % of the words, and 3 % where the
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
-    directable=frozenset({"pitch", "volume", "emotion", "style"}),
+    directable=frozenset({"pitch", "volume", "emotion", "style", "audio_prompt"}),
 )
 
 __all__ = ["MANIFEST", "HibariOptions", "Prosody", "Timbre", "bases"]

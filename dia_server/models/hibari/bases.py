@@ -48,14 +48,18 @@ def downloads(settings: Settings) -> tuple[Download, ...]:
     return tuple(base.file for name, base in bases().items() if name != BUNDLED)
 
 
+def cache_folder() -> Path:
+    """Where hibari-tts, and we with it, keep what can be had anew."""
+    return Path(os.environ.get("HIBARI_HOME", Path.home() / ".cache" / "hibari"))
+
+
 def _file(name: str, entry: _Entry) -> Download:
-    fetched = Path(os.environ.get("HIBARI_HOME", Path.home() / ".cache" / "hibari"))
     return Download(
         name=name,
         description=f"{entry.accent} {entry.gender} voice",
         licence=LICENCE,
         url=URL + entry.file,
-        path=(_assets() if entry.bundled else fetched) / entry.file,
+        path=(_assets() if entry.bundled else cache_folder()) / entry.file,
         size=entry.bytes,
         sha256=entry.sha256,
     )

@@ -81,6 +81,11 @@ LOWER_PARTNER = Manner(prosody=Prosody(f0=0.58), timbre=Timbre(warp=0.8, tilt=-1
 HIGHER_PARTNER = Manner(prosody=Prosody(f0=1.75), timbre=Timbre(warp=1.22, low_warp=1.1, tilt=1.5))
 
 
+def beside(depth: float) -> Manner:
+    """Somebody else than a voice whose F0 is `depth` times the model's own."""
+    return Manner() if depth < DEEP else LOWER_PARTNER
+
+
 def direct(voice: Manner, delivery: Delivery, *, is_partner: bool) -> Manner:
     """How a voice speaks under a delivery."""
     manner = voice

@@ -15,19 +15,28 @@ from dia_server.audio.loudness import levelled
 from dia_server.audio.samples import Samples
 from dia_server.models.fingerprint import fingerprint
 from dia_server.models.hibari import MANIFEST, HibariOptions, bases
-from dia_server.models.hibari.deliveries import Manner, direct
+from dia_server.models.hibari.bases import cache_folder
+from dia_server.models.hibari.cloning import Cloning, imitate, rendered
+from dia_server.models.hibari.controls import Prosody
+from dia_server.models.hibari.deliveries import Manner, beside, direct
 from dia_server.models.hibari.marks import locate
 from dia_server.models.hibari.network import Network
 from dia_server.models.hibari.reading import Reader, Sentence
-from dia_server.models.hibari.steering import bend, colour, lengthen
+from dia_server.models.hibari.steering import BINS, VOICED_HZ, bend, colour, lengthen
 from dia_server.models.hibari.synthesis import synthesize
+from dia_server.models.matching.analysis import Frames
+from dia_server.models.matching.matcher import Match
+from dia_server.models.matching.recording import BadRecording
 from dia_server.models.protocol import Engine, Sequential
 from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
-PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy")
+PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy", "soxr", "pyworld-prebuilt")
 
 # Of full scale: 2 dB above the plain voice's own, with room for peaks and for louder deliveries.
 LEVEL_DB = -23.0
+
+# Nobody says more in the time that is rehearsed.
+MAX_REHEARSED_CHARACTERS = 2_000
 
 
 class DamagedWeights(Exception):
@@ -38,6 +47,7 @@ class Speaker:
     """One trained voice, loaded."""
 
     def __init__(self, base: str, threads: int) -> None:
+        self.name = base
         known = bases()[base]
         if hashlib.sha256(known.file.path.read_bytes()).hexdigest() != known.file.sha256:
             raise DamagedWeights(
@@ -50,18 +60,39 @@ class Speaker:
         self.reader = Reader(vocabulary, G2P(british=known.is_british))
 
     def say(
-        self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator
+        self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator, match: Match | None = None
     ) -> tuple[Samples, tuple[Word, ...]]:
-        """A sentence's samples, and where in them its words are."""
+        """A sentence's samples, and where in them its words are; with a `match`, as its target sounds."""
         durations, hidden = self.network.durations(sentence.ids, speed)
         durations = lengthen(durations, sentence, manner.prosody)
         f0, energy = self.network.melody(durations, hidden)
         words = locate(sentence.words, durations, energy)
-        f0, energy = bend(f0, manner.prosody, noise), energy * np.float32(manner.prosody.effort)
-        spectra = colour(self.network.spectra(sentence.ids, durations, f0, energy), manner.timbre)
+        energy = energy * np.float32(manner.prosody.effort)
+        if match is None:
+            f0 = bend(f0, manner.prosody, noise)
+            spectra = self.network.spectra(sentence.ids, durations, f0, energy)
+        else:
+            own, own_f0 = self.network.spectra(sentence.ids, durations, f0, energy), f0
+            f0 = bend(match.melody(own_f0, own_f0 > VOICED_HZ), manner.prosody, noise)
+            spectra = imitate(own, own_f0, f0, match)
+        spectra = colour(spectra, manner.timbre)
         samples = synthesize(spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
         # Punctuation alone is a breath, which must not become as loud as speech.
         return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain) if words else samples, words
+
+    def rehearse(self, text: str, most_seconds: float) -> Frames:
+        """The frames of a text in the plain voice; those behind `most_seconds` may be left out."""
+        most_frames = round(most_seconds * MANIFEST.sample_rate / MANIFEST.hop_length)
+        count, parts = 0, []
+        for sentence in self.reader.read(text[:MAX_REHEARSED_CHARACTERS]):
+            durations, hidden = self.network.durations(sentence.ids, 1.0)
+            f0, energy = self.network.melody(durations, hidden)
+            parts.append(rendered(self.network.spectra(sentence.ids, durations, f0, energy), f0))
+            count += len(f0)
+            if count >= most_frames:
+                break
+        envelopes = [part.envelopes for part in parts] or [np.zeros((0, BINS), np.float32)]
+        return Frames(np.concatenate(envelopes), np.concatenate([np.zeros(0), *(part.f0 for part in parts)]))
 
 
 def load(threads: int) -> Engine:
@@ -71,41 +102,56 @@ def load(threads: int) -> Engine:
     for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
         pass
 
+    # The package's version fixes the hash of every base.
+    name = fingerprint(
+        "hibari",
+        packages=PACKAGES,
+        revision=bases()[options.base].file.sha256,
+        dtype="int8",
+        threads=threads,
+        slots=Sequential.slots,
+    )
+    cloning = Cloning(cache_folder() / "matches", name)
+
     def run(task: Speak) -> Iterator[Event]:
         try:
             chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
+            match = cloning.match(chosen, task.reference) if task.reference else None
         except DamagedWeights as error:
             yield Failed(str(error))
             return
-        yield from speak(chosen, task)
+        except BadRecording as error:
+            yield Failed(str(error), is_input_wrong=True)
+            return
+        yield from speak(chosen, task, match)
 
-    # The package's version fixes the hash of every base.
-    return Sequential(
-        run,
-        fingerprint(
-            "hibari",
-            packages=PACKAGES,
-            revision=bases()[options.base].file.sha256,
-            dtype="int8",
-            threads=threads,
-            slots=Sequential.slots,
-        ),
-    )
+    return Sequential(run, name)
 
 
-def speak(speaker: Speaker, task: Speak) -> Iterator[Event]:
-    """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only."""
+def speak(speaker: Speaker, task: Speak, match: Match | None = None) -> Iterator[Event]:
+    """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only.
+
+    With a `match` the voice's own speaker sounds like its target; the voice's options and the delivery act on that. The
+    partner is somebody else, and has neither.
+    """
     options = msgspec.convert(task.options, HibariOptions)
     voice = Manner(prosody=options.prosody, timbre=options.timbre)
-    manner = direct(voice, task.delivery, is_partner=task.is_partner)
-    return _say(speaker, task.text, manner, task.delivery.speed, task.seed)
+    is_partner = task.is_partner
+    if match is not None and is_partner:
+        voice, match, is_partner = beside(match.depth), None, False
+    elif match is not None:
+        voice = voice.moved(Manner(prosody=Prosody(duration=match.pace)))
+    manner = direct(voice, task.delivery, is_partner=is_partner)
+    return _say(speaker, task.text, manner, task.delivery.speed, task.seed, match)
 
 
-def _say(speaker: Speaker, text: str, manner: Manner, speed: float, seed: int) -> Iterator[Event]:
+def _say(
+    speaker: Speaker, text: str, manner: Manner, speed: float, seed: int, match: Match | None = None
+) -> Iterator[Event]:
     noise = np.random.default_rng(seed)
     count = 0
     for sentence in speaker.reader.read(text):
-        samples, words = speaker.say(sentence, manner, speed, noise)
+        samples, words = speaker.say(sentence, manner, speed, noise, match)
         yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in words))
         yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
         count += len(samples)

@@ -1,0 +1,61 @@
+"""The recording that a task refers to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from dia_server.audio.loudness import levelled
+from dia_server.audio.samples import Samples
+from dia_server.models.matching.analysis import Frames, analyse
+from dia_server.tasks import Reference
+
+# More is not listened to: pairing takes time and memory with the square of the length.
+LONGEST_SECONDS = 30.0
+# Envelopes are compared with an absolute level: 16-bit noise has to be told from speech.
+LEVEL_DB = -23.0
+
+
+class BadRecording(Exception):
+    """It can't be imitated; the message says why."""
+
+
+def listen(reference: Reference) -> tuple[Frames, bool]:
+    """A recording's frames, and whether it is longer than what was listened to.
+
+    Raises:
+        BadRecording: it is not there, not the one that is meant, no wav file, or there is no voice in it.
+    """
+    try:
+        data = Path(reference.path).read_bytes()
+    except OSError as error:
+        raise BadRecording(
+            f"The voice's recording can't be read ({error.strerror}); upload its audio prompt again"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != reference.sha256:
+        raise BadRecording("The voice's recording is not the one that was asked for; upload its audio prompt again")
+    samples, sample_rate = _read(data)
+    heard = samples[: round(LONGEST_SECONDS * sample_rate)]
+    frames = analyse(levelled(heard, sample_rate, LEVEL_DB), sample_rate)
+    if not frames.is_voiced.any():
+        raise BadRecording("There is no voice in the recording that the voice should sound like; record it anew")
+    return frames, len(heard) < len(samples)
+
+
+def _read(data: bytes) -> tuple[Samples, int]:
+    """Mono samples of a 16-bit wav file, and their rate in Hz."""
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            channels, sample_bytes, sample_rate = file.getparams()[:3]
+            pcm = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise BadRecording(f"The voice's recording is no wav file ({str(error) or 'it ends too early'})") from None
+    if sample_bytes != np.dtype(np.int16).itemsize or not sample_rate:
+        raise BadRecording("The voice's recording is no wav file of 16-bit PCM; upload it as an audio prompt")
+    whole = len(pcm) // (channels * sample_bytes) * channels * sample_bytes
+    samples = np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)
+    return samples.reshape(-1, channels).mean(axis=1), sample_rate
