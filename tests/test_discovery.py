@@ -311,25 +311,28 @@ async def test_a_recording_that_fails_holds_up_no_other(tmp_path: Path, monkeypa
     def says(name: str) -> str:
         if name == "broken":
             raise GenerationFailed("It can't be heard")
+        if name == "stuck":
+            raise PermissionError(1, "Operation not permitted", "stuck.txt")
         return "" if name == "empty" else "Heard."
 
     async with looked_after(tmp_path, monkeypatch) as there:
         there.scribe.says = says
         there.scribe.hear(100)
-        there.put("broken", "empty", "good")
+        there.put("broken", "empty", "good", "stuck")
         await there.settle()
-        await until(lambda: there.transcripts() == {"broken": None, "empty": None, "good": "Heard."})
+        await until(lambda: len(there.scribe.asked) == 4)
+        await until(lambda: there.transcripts() == {"broken": None, "empty": None, "good": "Heard.", "stuck": None})
         there.put("later")
         await there.settle()
         await until(lambda: there.transcripts()["later"] == "Heard.")
-        assert there.scribe.asked == ["broken", "empty", "good", "later"]
+        assert there.scribe.asked == ["broken", "empty", "good", "stuck", "later"]
 
 
 async def test_after_a_failure_whisper_gets_a_rest_and_another_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with looked_after(tmp_path, monkeypatch) as there:
-        tries = iter([Unavailable("No room"), Unavailable("No room"), OSError(28, "No space left"), None])
+        tries = iter([Unavailable("No room"), Unavailable("No room"), Unavailable("No worker"), None])
 
         def says(_: str) -> str:
             if error := next(tries):
@@ -347,7 +350,7 @@ async def test_after_a_failure_whisper_gets_a_rest_and_another_try(
             there.time += seconds
         await until(lambda: there.transcripts() == {"a": "Heard."})
         log = capsys.readouterr().out
-        assert (log.count("No room"), log.count("No space left")) == (1, 1)
+        assert (log.count("No room"), log.count("No worker")) == (1, 1)
 
 
 async def test_a_drain_does_not_wait_for_whisper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
