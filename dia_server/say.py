@@ -16,7 +16,7 @@ from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
 from dia_server.services.captions import lines_of, srt
-from dia_server.services.plan import Plan, SpeechRequest, check_models, make_plan
+from dia_server.services.plan import Plan, SpeechRequest, check_models, prepare_plan
 from dia_server.services.references import References
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
@@ -54,7 +54,7 @@ async def _say(settings: Settings, home: Path, request: SpeechRequest, output: P
     account = Account()
     with tempfile.TemporaryDirectory() as folder:
         references = References(PromptStore(home / FOLDER, settings.max_prompt_seconds), Blobs(Path(folder)))
-        plan = make_plan(request, voices=voices, references=references, settings=settings)
+        plan = await prepare_plan(request, voices=voices, references=references, settings=settings)
         async with running_pool(settings) as pool:
             speech = Speech(settings, pool, voices, references)
             try:

@@ -40,12 +40,12 @@ class Stand:
         references = References(PromptStore(home / "audio_prompts", 60), Blobs(home / "blobs"))
         self.speech = Speech(self.settings, self.pool, VoiceStore(home / "voices"), references)
 
-    def plan(self, audio_format: str, options: dict[str, Any], seed: int = 3) -> Plan:
+    async def plan(self, audio_format: str, options: dict[str, Any], seed: int = 3) -> Plan:
         """Options go in as parameters do: the request's win over the voice's."""
         request = SpeechRequest(
             text=TEXT, voice="static", format=audio_format, model="noise", seed=seed, speed=1.25, parameters=options
         )
-        return self.speech.plan(request)
+        return await self.speech.plan(request)
 
     async def clip(self, plan: Plan) -> bytes:
         return b"".join([chunk async for chunk in self.speech.stream(plan, Account())])
@@ -119,11 +119,11 @@ def check_clips(
     """Run clips side by side under kills, hold them against a quiet run, and say how many kills there were."""
 
     async def side_by_side() -> list[str]:
-        plans = [stand.plan(audio_format, options, seed) for seed in range(clips)]
+        plans = [await stand.plan(audio_format, options, seed) for seed in range(clips)]
         return digests(await asyncio.gather(*(stand.clip(plan) for plan in plans)))
 
     async def quiet() -> list[str]:
-        return digests([await stand.clip(stand.plan(audio_format, {}, seed)) for seed in range(clips)])
+        return digests([await stand.clip(await stand.plan(audio_format, {}, seed)) for seed in range(clips)])
 
     with Killer(stand, fatal) as killer:
         disturbed = runner.run(side_by_side())
@@ -176,5 +176,5 @@ def test_a_model_that_does_not_repeat_itself_breaks_the_stream(
     monkeypatch.setattr(Ledger, "accept", drifting)
     options = {"event_samples": 5000, "event_seconds": EVENT_SECONDS}
     with Killer(stand, {5: 2}) as killer, pytest.raises(ReplayMismatch):
-        runner.run(stand.clip(stand.plan("pcm", options)))
+        runner.run(stand.clip(runner.run(stand.plan("pcm", options))))
     assert killer.kills == 2

@@ -152,8 +152,7 @@ async def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: 
     Raises:
         DiaServerError: the request can't be served.
     """
-    await speech.prepare(wanted)
-    plan = speech.plan(wanted)
+    plan = await speech.plan(wanted)
     account = Account()
     fields = request.scope["state"]["log"]
     fields |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}

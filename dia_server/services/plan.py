@@ -131,19 +131,35 @@ def find_voice(name: str, *, field: str, there: Mapping[str, Voice], settings: S
     raise VoiceNotFound(f"Voice '{wanted}' {missing}. Available voices: {list(there)}", param=field)
 
 
-def wanted_prompts(request: SpeechRequest, *, voices: VoiceStore, settings: Settings) -> set[str]:
+async def prepare_plan(
+    request: SpeechRequest, *, voices: VoiceStore, references: References, settings: Settings
+) -> Plan:
+    """`make_plan` with the voices that there are now, once their recordings can be referred to.
+
+    Raises:
+        BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
+    """
+    # Looked up once, since it looks at every file.
+    there = voices.list()
+    if wanted := _wanted_prompts(request, there, settings):
+        await references.prepare(wanted)
+    return make_plan(request, there=there, references=references, settings=settings)
+
+
+def _wanted_prompts(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> set[str]:
     """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
     try:
         manifest, _ = _choose_model(request.model, settings)
-        there = voices.list()
         voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
     except (ModelNotFound, VoiceNotFound):
         return set()
     return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()
 
 
-def make_plan(request: SpeechRequest, *, voices: VoiceStore, references: References, settings: Settings) -> Plan:
-    """Check a request and fix all that its audio depends on.
+def make_plan(
+    request: SpeechRequest, *, there: Mapping[str, Voice], references: References, settings: Settings
+) -> Plan:
+    """Check a request and fix all that its audio depends on; `there` are the voices, by id.
 
     Raises:
         BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
@@ -163,8 +179,6 @@ def make_plan(request: SpeechRequest, *, voices: VoiceStore, references: Referen
     if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
         raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
     manifest, warning = _choose_model(request.model, settings)
-    # Looked up once, since it looks at every file.
-    there = voices.list()
     voice_id, voice = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
     script = parse_script(
         request.text,

@@ -14,7 +14,7 @@ import structlog
 
 from dia_server.files import replacing
 from dia_server.pool.pool import Pool
-from dia_server.services.plan import Plan, SpeechRequest, find_voice, make_plan
+from dia_server.services.plan import Plan, SpeechRequest, find_voice, prepare_plan
 from dia_server.services.references import References
 from dia_server.services.speech import Account, Speech
 from dia_server.settings import Settings
@@ -51,8 +51,7 @@ class Previews:
         wanted = SpeechRequest(
             text=TEXT, voice=voice_id, format=FORMAT, seed=voice.voice_seed or SEED, voice_field="voice_id"
         )
-        await self._speech.prepare(wanted)
-        return make_plan(wanted, voices=self._voices, references=self._references, settings=self._settings)
+        return await prepare_plan(wanted, voices=self._voices, references=self._references, settings=self._settings)
 
     async def stream(self, plan: Plan) -> AsyncGenerator[bytes, None]:
         """The whole wav file in one piece, from the cache if nothing that it depends on has changed.

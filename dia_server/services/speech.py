@@ -18,7 +18,7 @@ from dia_server.errors import BadInput, NothingToSpeak
 from dia_server.pool.clip import Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
-from dia_server.services.plan import Plan, SpeechRequest, make_plan, wanted_prompts
+from dia_server.services.plan import Plan, SpeechRequest, prepare_plan
 from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.tasks import SAMPLE_BYTES, Marks
@@ -65,20 +65,14 @@ class Speech:
         """Give the encoder threads back."""
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
-    async def prepare(self, request: SpeechRequest) -> None:
-        """Make ready what a plan of the request refers to, if that takes time."""
-        wanted = wanted_prompts(request, voices=self._voices, settings=self._settings)
-        if wanted:
-            await self._references.prepare(wanted)
-
-    def plan(self, request: SpeechRequest) -> Plan:
-        """Check a request and fix all that its audio depends on; see `make_plan`.
+    async def plan(self, request: SpeechRequest) -> Plan:
+        """Check a request and fix all that its audio depends on; see `prepare_plan`.
 
         Raises:
             Draining, QueueFull: no work is taken now.
         """
         self._pool.check_room()
-        return make_plan(request, voices=self._voices, references=self._references, settings=self._settings)
+        return await prepare_plan(request, voices=self._voices, references=self._references, settings=self._settings)
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
