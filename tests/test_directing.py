@@ -23,6 +23,7 @@ from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
 from dia_server.services.captions import lines_of, srt
+from dia_server.services.casting import missing
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.services.references import References
 from dia_server.services.speech import TimedWord
@@ -166,7 +167,9 @@ def test_only_speakers_can_be_tied(tmp_path: Path, voices: VoiceStore) -> None:
 
 
 def test_a_tie_to_nobody_is_refused(tmp_path: Path, voices: VoiceStore) -> None:
-    write_voice(tmp_path, "pair", speakers={"S2": "nobody"})
+    write_voice(tmp_path, "pair", speakers={"S1": "onyx", "S2": "nobody"})
+    there = voices.list()
+    assert missing(there["pair"], there, (), {"onyx": "heron"}) == "S2 is tied to voice 'nobody', which is not there"
     assert tasks(plan(voices, "Only me.", "pair"))
     with pytest.raises(BadInput, match="ties S2 to voice 'nobody', which is not there"):
         plan(voices, "[S2] You.", "pair")

@@ -287,6 +287,9 @@ def test_a_prompt_in_use_goes_by_force_only(noisy: Server) -> None:
     assert remove(noisy, "/v1/audio_prompts/used?force=true").status_code == 200
     entry = next(voice for voice in noisy.get("/voices").json()["voices"] if voice["id"] == "user")
     assert entry["has_audio_prompt"] is False
+    assert noisy.get("/voices").json()["problems"] == {
+        "user.yaml": "it imitates audio prompt 'used', which is not there"
+    }
     remove(noisy, "/voice_mappings/user")
 
 

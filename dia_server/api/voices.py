@@ -8,6 +8,7 @@ import msgspec
 from litestar import get
 
 from dia_server.api.documents import OPEN, failures
+from dia_server.services.casting import missing
 from dia_server.settings import Settings
 from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore
@@ -27,7 +28,7 @@ class VoiceEntry(msgspec.Struct, kw_only=True):
 
 
 class VoiceList(msgspec.Struct, kw_only=True):
-    """All voices, and the files that could not be read."""
+    """All voices; the files that could not be read, and those that name what is not there."""
 
     voices: list[VoiceEntry]
     problems: Mapping[str, str]
@@ -71,9 +72,10 @@ class VoiceMapping(msgspec.Struct, kw_only=True):
 
 
 @get(["/voices", "/v1/voices"], summary="List voices", security=OPEN, responses=failures(401), sync_to_thread=False)
-def list_voices(voices: VoiceStore, prompt_store: PromptStore) -> VoiceList:
+def list_voices(voices: VoiceStore, prompt_store: PromptStore, settings: Settings) -> VoiceList:
     """The voices in the home's `voices/` folder."""
-    prompts = prompt_store.list()
+    there, prompts = voices.list(), prompt_store.list()
+    lacking = {f"{name}.yaml": missing(voice, there, prompts, settings.voice_aliases) for name, voice in there.items()}
     return VoiceList(
         voices=[
             VoiceEntry(
@@ -85,9 +87,9 @@ def list_voices(voices: VoiceStore, prompt_store: PromptStore) -> VoiceList:
                 has_audio_prompt=voice.audio_prompt in prompts,
                 preview_url=f"/preview/{voice_id}",
             )
-            for voice_id, voice in voices.list().items()
+            for voice_id, voice in there.items()
         ],
-        problems=voices.problems,
+        problems={**voices.problems, **{file: words for file, words in lacking.items() if words}},
     )
 
 

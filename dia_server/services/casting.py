@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -54,6 +54,18 @@ def prompts_of(voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, 
     names = (voice_id, *there[voice_id].speakers.values())
     voices = [there[found] for name in names if (found := name if name in there else aliases.get(name, name)) in there]
     return {voice.audio_prompt for voice in voices if voice.audio_prompt}
+
+
+def missing(voice: Voice, there: Mapping[str, Voice], prompts: Container[str], aliases: Mapping[str, str]) -> str:
+    """What a voice names that is not there, in words; empty where nothing is missing."""
+    names = [
+        f"{speaker} is tied to voice '{tied}'"
+        for speaker, tied in voice.speakers.items()
+        if tied not in there and aliases.get(tied) not in there
+    ]
+    if voice.audio_prompt is not None and voice.audio_prompt not in prompts:
+        names.append(f"it imitates audio prompt '{voice.audio_prompt}'")
+    return f"{' and '.join(names)}, which is not there" if names else ""
 
 
 def task_of(

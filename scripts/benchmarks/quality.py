@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.peers import judge
 
 NAME = "quality"
 PACKAGES = (
@@ -27,11 +26,4 @@ def rate(tools: Path, clips: Sequence[bytes]) -> np.ndarray:
         tools: the folder with the programs of the environment.
         clips: some seconds of speech each.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.wav" for number in range(len(clips))]
-        for file, clip in zip(files, clips, strict=True):
-            file.write_bytes(clip)
-        script = Path(__file__).with_name("speechmos_rate.py")
-        # -P, since a benchmark beside the script is called `requests`, as a package that speechmos needs.
-        output = subprocess.check_output([f"{tools}/python", "-P", str(script), *map(str, files)])
-    return np.array(json.loads(output))
+    return judge(tools, "speechmos_rate.py", clips)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.peers import judge
 
 NAME = "speakers"
 # Resemblyzer's webrtcvad imports pkg_resources, which setuptools 81 dropped. A range for torch could fetch gigabytes.
@@ -22,13 +21,7 @@ def embed(tools: Path, clips: Sequence[bytes]) -> np.ndarray:
         tools: the folder with the programs of the environment.
         clips: some seconds of speech each.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.wav" for number in range(len(clips))]
-        for file, clip in zip(files, clips, strict=True):
-            file.write_bytes(clip)
-        script = Path(__file__).with_name("resemblyzer_embed.py")
-        output = subprocess.check_output([f"{tools}/python", str(script), *map(str, files)])
-    return np.array(json.loads(output))
+    return judge(tools, "resemblyzer_embed.py", clips)
 
 
 def mean(embeddings: np.ndarray) -> np.ndarray:
