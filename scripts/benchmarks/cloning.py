@@ -50,9 +50,9 @@ MEASURED = (
     "Prompts of 11 to 14 s by four voices of flite and one of piper, two texts each, uploaded as anybody would. "
     f"Likeness is Resemblyzer's cosine between the stored prompt and {len(SENTENCES)} sentences that are not in it, "
     "by the plain model, by the voice with the prompt and its transcript, and by one without the transcript; the "
-    "ceiling is that between the prompt's halves. Words are Whisper tiny.en's, which the matcher uses nothing of, of the "
-    "passages of `words`, each by one prompt of each half in turns; quality is DNSMOS' overall opinion (speechmos), of "
-    "the sentences. No recording of a human voice was at hand."
+    "ceiling is that between the prompt's halves. Words are Whisper tiny.en's, which the matcher has no part of, of "
+    "the passages of `words`, each by one prompt of each half in turns; quality is DNSMOS' overall opinion "
+    "(speechmos), of the sentences. No recording of a human voice was at hand."
 )
 PLAIN = "skylark"
 GOAL_SHARE, GOAL_POINTS, GOAL_SECONDS, GOAL_PACE = 0.75, 0.05, 0.25, 20
