@@ -23,7 +23,7 @@ class Blobs:
         return self._folder / f"{sha256}{suffix}"
 
     def keep(self, source: Path) -> str:
-        """Copy a file, unless its copy is there; the copy's sha256.
+        """Copy a file, unless its copy is there and whole; the copy's sha256.
 
         Raises:
             OSError: the file can't be read, or the folder not be written to.
@@ -31,7 +31,7 @@ class Blobs:
         data = source.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         copy = self.path(sha256, source.suffix)
-        if not copy.exists() or copy.stat().st_size != len(data):
+        if not copy.exists() or copy.read_bytes() != data:
             self._folder.mkdir(exist_ok=True)
             with replacing(copy) as file:
                 file.write(data)

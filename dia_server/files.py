@@ -44,6 +44,8 @@ def temporary() -> Iterator[tuple[IO[bytes], Path]]:
     Raises:
         OSError: the folder is missing, read-only or full.
     """
+    # The cache may have been deleted meanwhile.
+    Path(tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=PART_SUFFIX)
     path = Path(name)
     try:

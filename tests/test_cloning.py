@@ -119,6 +119,48 @@ def test_the_same_bytes_on_every_worker_after_kills_and_without_a_sound_cache(cl
     assert say(cloning, "same") == first
 
 
+def test_only_the_words_of_a_transcript_count_and_only_if_they_are_said(cloning: Server) -> None:
+    spoken = recording("slt")
+    upload(cloning, "told", spoken.file)
+
+    def told(transcript: str | None) -> bytes:
+        mapping = {"voice_id": "told", "audio_prompt": "told", "audio_prompt_transcript": transcript}
+        httpx.delete(f"{cloning.url}/voice_mappings/told")
+        cloning.post("/voice_mappings", mapping).raise_for_status()
+        return say(cloning, "told")
+
+    plain, untold = told(spoken.transcript), told(None)
+    assert plain != untold
+    assert told(f"[S1] {spoken.transcript} (laughs) [S1]") == plain
+    assert len(told(spoken.transcript.upper())) == len(plain)
+    for wrong in ("Hm.", "...", "Nothing of the kind was ever said by anybody here."):
+        assert told(wrong) == untold
+
+
+def test_damaged_copies_are_made_anew(cloning: Server, home: Path) -> None:
+    clone(cloning, "copied", recording("rms"))
+    first = say(cloning, "copied")
+    for blob in (home / "blobs").iterdir():
+        blob.write_bytes(b"rubbish")
+    shutil.rmtree(home / "cache" / "hibari")
+    kill_workers(cloning)
+    assert say(cloning, "copied") == first
+
+
+def test_a_copy_of_the_right_size_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    blobs = Blobs(tmp_path / "blobs")
+    copy = blobs.path(blobs.keep(tmp_path / "a.wav"), ".wav")
+    copy.write_bytes(b"noise")
+    blobs.keep(tmp_path / "a.wav")
+    assert copy.read_bytes() == b"sound"
+
+
+def test_uploads_go_on_without_a_cache(cloning: Server, home: Path) -> None:
+    shutil.rmtree(home / "cache" / "tmp")
+    upload(cloning, "uncached", recording("rms").file)
+
+
 def test_a_clip_goes_on_with_the_recording_it_began_with(cloning: Server) -> None:
     clone(cloning, "moving", recording("rms"))
     whole = say(cloning, "moving", LONG_TEXT)

@@ -18,6 +18,7 @@ from litestar.types import Receive, Scope, Send
 
 from conftest import Server, make_home, running_server
 from dia_server.api.errors import on_storage
+from dia_server.audio.encode import wav_header
 from dia_server.voices.store import MAX_FILE_BYTES
 from dia_server.voices.text import Voice, parse_voice, write_voice
 from recordings import voice_like, wav
@@ -195,8 +196,12 @@ def test_previews_are_kept_until_the_voice_changes(noisy: Server) -> None:
     cache = noisy.home / "cache" / "previews"
     (kept,) = cache.glob("seen.*.wav")
     assert kept.read_bytes() == first.content
-    kept.write_bytes(b"from the cache")
-    assert noisy.get("/v1/preview/seen").content == b"from the cache"
+    other = wav_header(24_000, 4) + b"\0\0\1\0"
+    kept.write_bytes(other)
+    assert noisy.get("/v1/preview/seen").content == other
+    for damaged in (b"", b"x" * 100, first.content[:3_000]):
+        kept.write_bytes(damaged)
+        assert noisy.get("/preview/seen").content == first.content
     put(noisy, "seen", {"voice_seed": 6}).raise_for_status()
     again = noisy.get("/preview/seen")
     assert again.content[:4] == b"RIFF"

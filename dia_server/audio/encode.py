@@ -81,6 +81,11 @@ def whole_wav(stream: bytes) -> bytes:
     return wav_header(sample_rate, len(stream) - WAV_HEADER.size) + stream[WAV_HEADER.size :]
 
 
+def is_whole_wav(data: bytes) -> bool:
+    """Whether the data is a file that `whole_wav` made."""
+    return len(data) > WAV_HEADER.size and whole_wav(data) == data
+
+
 def _unchanged(stream: bytes) -> bytes:
     return stream
 

@@ -75,7 +75,7 @@ def parse_script(
     """
     text = clean(text, param)
     _check_marks(text, param)
-    check_language(_without_tags(text), manifest, param)
+    check_language(without_tags(text), manifest, param)
     script: list[Segment | Pause] = []
     for speaker, words in _turns(text, primary_speaker):
         for item in _speak(words, speaker, manifest, segment_characters):
@@ -109,7 +109,8 @@ def _check_pauses(script: list[Segment | Pause], max_pause_seconds: float, param
         )
 
 
-def _without_tags(text: str) -> str:
+def without_tags(text: str) -> str:
+    """The words of a text, without turn and non-verbal tags and pause marks."""
     return _NONVERBAL_TAG.sub(" ", _TURN_TAG.sub(" ", _PAUSE_MARK.sub(" ", text)))
 
 
@@ -170,7 +171,7 @@ def _what_there_was(text: str, model: ReadingModel) -> str:
         found.append("speaker tags with no words behind them")
     if _PAUSE_MARK.search(text):
         found.append("pauses")
-    if rest := _without_tags(text).strip():
+    if rest := without_tags(text).strip():
         found.append(f"characters that are not said aloud: {rest[:_SHOWN_CHARACTERS]}")
     return (
         f"There is nothing to speak for model '{model.name}'; add words or numbers. "

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from dia_server.audio.encode import is_whole_wav
 from dia_server.files import replacing
 from dia_server.pool.pool import Pool
 from dia_server.services.plan import Plan, SpeechRequest, find_voice, prepare_plan
@@ -62,8 +63,10 @@ class Previews:
         fingerprint = self._pool.fingerprint(plan.model)
         if fingerprint is not None:
             with suppress(OSError):
-                yield await asyncio.to_thread(self._path(plan, fingerprint).read_bytes)
-                return
+                audio = await asyncio.to_thread(self._path(plan, fingerprint).read_bytes)
+                if is_whole_wav(audio):
+                    yield audio
+                    return
         account = Account()
         async with aclosing(self._speech.whole(plan, account)) as pieces:
             audio = b"".join([piece async for piece in pieces])

@@ -59,8 +59,14 @@ class References:
         )
 
     def _is_kept(self, path: Path) -> bool:
-        sha256 = self._settled.get(_state(path))
-        return sha256 is not None and self._blobs.path(sha256, path.suffix).exists()
+        state = _state(path)
+        sha256 = self._settled.get(state)
+        if sha256 is None:
+            return False
+        try:
+            return self._blobs.path(sha256, path.suffix).stat().st_size == state[2]
+        except FileNotFoundError:
+            return False
 
     def _keep(self, path: Path) -> str:
         state = _state(path)

@@ -15,6 +15,7 @@ from dia_server.models.matching.analysis import Frames, envelopes
 from dia_server.models.matching.cache import VERSION, Matches
 from dia_server.models.matching.matcher import Match, learn
 from dia_server.models.matching.recording import listen
+from dia_server.script.dialogue import without_tags
 from dia_server.tasks import Reference
 
 # What the analysis makes of a tone of unit harmonics, besides half the logarithm of its F0, and of noise of unit bins.
@@ -64,10 +65,14 @@ class Cloning:
 
 def _learn(actor: Actor, reference: Reference) -> Match:
     recording, is_cut = listen(reference)
-    transcript = reference.transcript
-    rehearsal = actor.rehearse(transcript, LONGEST_REHEARSAL_SECONDS) if transcript else None
-    if rehearsal is not None and rehearsal.is_voiced.any():
-        return learn(rehearsal, recording, says_the_same=True, is_cut=is_cut)
+    transcript = without_tags(reference.transcript or "")
+    # Capitals would be spelled.
+    transcript = transcript.lower() if transcript.isupper() else transcript
+    rehearsal = actor.rehearse(transcript, LONGEST_REHEARSAL_SECONDS)
+    if rehearsal.is_voiced.any():
+        match = learn(rehearsal, recording, says_the_same=True, is_cut=is_cut)
+        if match.is_aligned:
+            return match
     return learn(actor.rehearse(EVERY_SOUND, LONGEST_REHEARSAL_SECONDS), recording, says_the_same=False)
 
 

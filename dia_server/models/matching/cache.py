@@ -14,7 +14,7 @@ from dia_server.files import replacing
 from dia_server.models.matching.matcher import Match, Melody
 
 # Of the way in which matches are made and written.
-VERSION = 1
+VERSION = 2
 # 3 MB for a recording of 12 s, 6 MB at most.
 IN_MEMORY = 4
 IN_FILES = 100

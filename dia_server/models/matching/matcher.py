@@ -56,7 +56,7 @@ class Manner(NamedTuple):
 
 
 # Bolder ones are more alike and less clear: decisions/0008.
-ALIGNED = Manner(5, 0.5, 1.0)
+ALIGNED = Manner(6, 0.4, 1.1)
 SEARCHED = Manner(16, 0.0, 1.5)
 
 
