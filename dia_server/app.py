@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +21,12 @@ from dia_server.api import (
     documents,
     errors,
     generate,
+    jobs,
+    logs,
     mappings,
     openai,
     prompts,
+    queue,
     system,
     transcriptions,
     transcripts,
@@ -36,20 +39,15 @@ from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
 from dia_server.api.uploads import FORM_BYTES, Uploads
-from dia_server.blobs import FOLDER as BLOBS
-from dia_server.blobs import Blobs
+from dia_server.core import Core
 from dia_server.errors import DiaServerError
-from dia_server.pool.pool import Pool
+from dia_server.jobs.feed import Feed
 from dia_server.services.discovery import Discovery
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
-from dia_server.services.references import References
-from dia_server.services.speech import Speech
 from dia_server.services.transcription import Transcription
 from dia_server.settings import Settings
-from dia_server.voices.prompts import FOLDER, PromptStore
-from dia_server.voices.store import VoiceStore
 
 SWAGGER = "/schema/assets"
 
@@ -81,6 +79,18 @@ ROUTES = (
     prompts.discover,
     transcripts.put_transcript,
     transcripts.transcribe_prompt,
+    jobs.list_jobs,
+    jobs.clear_jobs,
+    jobs.get_job,
+    jobs.cancel_job,
+    jobs.get_result,
+    jobs.watch_job,
+    queue.queue_stats,
+    logs.list_logs,
+    logs.clear_logs,
+    logs.get_log,
+    logs.delete_log,
+    logs.download_log,
     system.root,
     system.health,
     system.workers,
@@ -88,30 +98,31 @@ ROUTES = (
 )
 
 
-def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
-    """The application over an opened home and a running pool."""
-    routes = create_routes(settings, home, pool)
-    return RequestLog(HeadAsGet(Cors(routes, settings.cors_origins)))
+def create_app(core: Core) -> ASGIApp:
+    """The application over running services."""
+    return RequestLog(HeadAsGet(Cors(create_routes(core), core.settings.cors_origins)))
 
 
-def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
+def create_routes(core: Core) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
-    store = VoiceStore(home / "voices")
-    prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
-    references = References(prompt_store, Blobs(home / BLOBS))
-    speech = Speech(settings, pool, store, references)
+    settings, pool, voices_there, prompts_there = core.settings, core.pool, core.voices, core.prompts
     transcription = Transcription(settings, pool)
-    voice_mappings = Mappings(settings, store, prompt_store)
-    prompt_service = Prompts(settings, pool, prompt_store, voice_mappings, transcription)
-    discovery = Discovery(settings, pool, prompt_store, prompt_service)
-    previews = Previews(home / "cache" / "previews", settings, pool, speech, store, references)
+    voice_mappings = Mappings(settings, voices_there, prompts_there)
+    prompt_service = Prompts(settings, pool, prompts_there, voice_mappings, transcription)
+    discovery = Discovery(settings, pool, prompts_there, prompt_service)
+    previews = Previews(core.home / "cache" / "previews", settings, pool, core.speech, voices_there, core.references)
     uploads = Uploads(settings)
+    feed = Feed(core.jobs)
+    pool.at_drain(feed.close)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
-        async with discovery.running():
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(discovery.running())
+            await running.enter_async_context(core.results.swept())
+            if settings.run_jobs_in_server:
+                await running.enter_async_context(core.runner.running())
             yield
-        speech.close()
 
     return Litestar(
         route_handlers=[
@@ -129,10 +140,16 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
         dependencies={
             "settings": _given(settings),
             "pool": _given(pool),
-            "voices": _given(store),
-            "speech": _given(speech),
+            "voices": _given(voices_there),
+            "speech": _given(core.speech),
+            "history": _given(core.history),
+            "job_store": _given(core.jobs),
+            "leases": _given(core.leases),
+            "results": _given(core.results),
+            "runner": _given(core.runner),
+            "feed": _given(feed),
             "transcription": _given(transcription),
-            "prompt_store": _given(prompt_store),
+            "prompt_store": _given(prompts_there),
             "prompts": _given(prompt_service),
             "discovery": _given(discovery),
             "mappings": _given(voice_mappings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from dia_server.files import replacing
 
 FOLDER = "blobs"
+NEW_SECONDS = 3_600
 
 
 class Blobs:
@@ -37,15 +39,18 @@ class Blobs:
                 file.write(data)
         return sha256
 
-    def sweep(self, sources: Iterable[Path]) -> None:
-        """Remove the blobs that are copies of none of these files.
+    def sweep(self, sources: Iterable[Path], names: Iterable[str]) -> None:
+        """Remove the blobs that have none of these names and are copies of none of these files.
+
+        New ones stay, since another server may be about to refer to them.
 
         Raises:
             OSError: the folder can't be written to.
         """
-        blobs = [path for path in self._folder.glob("*") if not path.name.startswith(".")]
+        before = time.time() - NEW_SECONDS
+        blobs = [path for path in self._folder.glob("[!.]*") if path.stat().st_mtime < before]
         sizes = {path.stat().st_size for path in blobs}
-        kept = set()
+        kept = set(names)
         for source in sources:
             with suppress(OSError):
                 if source.stat().st_size in sizes:

@@ -84,6 +84,29 @@ def serve(home: Path, config: Path | None, host: str | None, port: int | None, w
 
 @main.command(context_settings=CONTEXT)
 @home_option
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane [2]")
+def worker(home: Path, config: Path | None, workers: int | None) -> None:
+    """Run jobs that servers accepted, without HTTP; as many on a machine as you like.
+
+    It shares a server's home, on the same machine. With PostgreSQL (`database_url`) and a home on a shared disk, it may
+    be on another one. Stop it at any time: what it has not finished is run again, and gives the same bytes.
+
+    \b
+    Examples:
+      dia-server worker --home ~/speech
+      DIA_SERVER_DATABASE_URL=postgresql://dia:secret@db/dia dia-server worker --workers 4
+    """
+    from dia_server import logs
+    from dia_server.home import open_home
+    from dia_server.worker import work
+
+    settings = _settings(home, config, workers=workers)
+    logs.configure(settings)
+    work(settings, open_home(home))
+
+
+@main.command(context_settings=CONTEXT)
+@home_option
 @click.argument("text")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write")
 @click.option("--voice", default="skylark", show_default=True)

@@ -69,6 +69,12 @@ class PromptNotFound(NotFound):
     code = "prompt_not_found"
 
 
+class JobNotFound(NotFound):
+    """No job of that id."""
+
+    code = "job_not_found"
+
+
 class Conflict(DiaServerError):
     """The name is taken, or what it names is in use."""
 
@@ -157,6 +163,12 @@ class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
 
 
+class DatabaseUnavailable(StorageUnavailable):
+    """The database is locked, or can't be reached."""
+
+    code = "database_unavailable"
+
+
 class StorageFull(DiaServerError):
     """The disk is full."""
 
@@ -168,6 +180,13 @@ class DownloadFailed(DiaServerError):
     """Weights can't be fetched."""
 
     code = "download_failed"
+
+
+class JobNotCompleted(DiaServerError):
+    """There is no result yet."""
+
+    status = 425
+    code = "job_not_completed"
 
 
 class DeadlineExceeded(Unavailable):

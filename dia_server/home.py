@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dia_server.blobs import FOLDER as BLOBS
-from dia_server.blobs import Blobs
 from dia_server.errors import SettingsError
 from dia_server.files import PART_SUFFIX
 from dia_server.voices.prompts import FOLDER as PROMPTS
@@ -47,7 +46,6 @@ def open_home(home: Path) -> Path:
         install_starters(home / "voices")
         for folder in ("voices", PROMPTS, BLOBS, "cache/tmp", "cache/previews", "cache/hibari/matches"):
             _sweep(home / folder)
-        Blobs(home / BLOBS).sweep((home / PROMPTS).glob("*"))
     except OSError as error:
         raise SettingsError(f"Can't use {home} as home: {error.strerror}; choose another with --home") from None
     return home

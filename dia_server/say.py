@@ -15,10 +15,11 @@ from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.files import replacing
 from dia_server.pool.pool import running_pool
+from dia_server.services.account import Account
 from dia_server.services.captions import lines_of, srt
 from dia_server.services.plan import Plan, SpeechRequest, check_models, prepare_plan
 from dia_server.services.references import References
-from dia_server.services.speech import Account, Speech
+from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore, voices_of
@@ -81,7 +82,7 @@ def _write_captions(account: Account, plan: Plan, captions: Path) -> None:
 async def _write(speech: Speech, plan: Plan, account: Account, output: Path) -> None:
     columns = (TextColumn("speaking"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress, replacing(output) as file:
-        bar = progress.add_task("", total=plan.segments)
+        bar = progress.add_task("", total=len(plan.tasks))
         pieces = []
         async for piece in speech.stream(plan, account):
             pieces.append(piece)

@@ -7,6 +7,7 @@ import errno
 import signal
 import socket
 import threading
+from contextlib import AsyncExitStack
 from math import ceil
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,7 @@ import uvicorn
 
 from dia_server import __version__
 from dia_server.errors import SettingsError
+from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import Pool, running_pool
 from dia_server.services.plan import check_models
 from dia_server.settings import Settings
@@ -83,6 +85,13 @@ def serve(settings: Settings, home: Path) -> None:
         SettingsError: the address can't be listened on, or a model is named that isn't there.
     """
     check_models(settings)
+    # On PostgreSQL several servers may share a home.
+    alone = not settings.database_url.startswith("postgres")
+    with name_for("server", home, alone=alone) as name:
+        _listen_and_serve(settings, home, name)
+
+
+def _listen_and_serve(settings: Settings, home: Path, name: str) -> None:
     listener = listen(settings.host, settings.port)
     loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
     # uvicorn takes both signals over when it starts to serve.
@@ -90,18 +99,22 @@ def serve(settings: Settings, home: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(settings, home, listener, stopped))
+        runner.run(_serve(settings, home, name, listener, stopped))
 
 
-async def _serve(settings: Settings, home: Path, listener: socket.socket, stopped: threading.Event) -> None:
-    async with running_pool(settings) as pool:
-        # The web framework takes half a second to import, in which the workers already load their models.
+async def _serve(settings: Settings, home: Path, name: str, listener: socket.socket, stopped: threading.Event) -> None:
+    async with AsyncExitStack() as running:
+        pool = await running.enter_async_context(running_pool(settings))
+        # The web framework and the database's library take most of a second to import, in which the workers already
+        # load their models.
         await asyncio.sleep(0)
         from dia_server.api.protocol import bounded_protocol
         from dia_server.app import create_app
+        from dia_server.core import running_core
 
+        core = await running.enter_async_context(running_core(settings, home, pool, name))
         config = uvicorn.Config(
-            create_app(settings, home, pool),
+            create_app(core),
             http=bounded_protocol(settings),
             log_config=None,
             access_log=False,

@@ -191,6 +191,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_grace: Annotated[Seconds, _meta("seconds that running requests get to end after SIGTERM")] = 30.0
     encoder_threads: Annotated[Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech")] = 2
 
+    database_url: Annotated[
+        str,
+        _meta(
+            "where jobs and the log of clips are kept: empty is `dia-server.db` in the home, a SQLite file; or "
+            "`postgresql://user:password@host/database`"
+        ),
+    ] = ""
+    database_timeout: Annotated[
+        Seconds, _meta("seconds that a request waits for a busy database before it is a 503 with Retry-After")
+    ] = 5.0
+    run_jobs_in_server: Annotated[
+        bool, _meta("let the server run jobs itself, behind its listeners; `dia-server worker` adds processes that do")
+    ] = True
+    max_pending_jobs: Annotated[Positive, _meta("jobs that may wait; one more is a 503 with Retry-After")] = 20_000
+    job_lease_seconds: Annotated[
+        Seconds, _meta("seconds after which a job whose runner has not been heard of is run again by another one")
+    ] = 30.0
+    job_max_attempts: Annotated[
+        Positive, _meta("runners that may be lost over a job before it fails; restarts don't count")
+    ] = 5
+    job_retention_hours: Annotated[
+        Seconds, _meta("hours that a finished job's result is kept; the job itself stays listed as long again")
+    ] = 24.0
+
     auto_discover_prompts: Annotated[
         bool,
         _meta(
@@ -219,6 +243,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Seconds, _meta("longest recording that a request may have written down; bounds the worker's memory and time")
     ] = 1800.0
 
+    save_outputs: Annotated[
+        bool,
+        _meta(
+            "keep every clip in `outputs/`, with a sidecar, which has the text, and from which `dia-server say --from` "
+            "makes the same bytes"
+        ),
+    ] = False
+    show_prompts: Annotated[bool, _meta("keep the texts of clips in `GET /logs`")] = False
+    output_retention_hours: Annotated[
+        Seconds | None,
+        _meta("hours that saved outputs and the rows of `GET /logs` are kept; null keeps them for good"),
+    ] = 24.0
     debug_mode: Annotated[bool, _meta("send X-Generation-ID and log at debug level")] = False
     log_format: Annotated[
         Literal["auto", "console", "json"], _meta("auto is console on a terminal and JSON elsewhere")

@@ -22,11 +22,11 @@ from dia_server.blobs import Blobs
 from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
 from dia_server.script.instructions import VOCABULARY, of_style, understand
+from dia_server.services.account import TimedWord
 from dia_server.services.captions import lines_of, srt
 from dia_server.services.casting import missing
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.services.references import References
-from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
 from dia_server.tasks import EMOTIONS, Delivery, Speak
 from dia_server.voices.prompts import PromptStore

@@ -19,9 +19,10 @@ from dia_server.blobs import Blobs
 from dia_server.errors import ReplayMismatch
 from dia_server.pool.clip import Ledger
 from dia_server.pool.pool import Pool
+from dia_server.services.account import Account
 from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.references import References
-from dia_server.services.speech import Account, Speech
+from dia_server.services.speech import Speech
 from dia_server.settings import Lane, Settings
 from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore

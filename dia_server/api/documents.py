@@ -9,6 +9,7 @@ import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import (
     Components,
+    Link,
     OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -46,6 +47,7 @@ _REASONS = {
     409: "the name is taken, or what it names is in use",
     413: "the body is too large",
     415: "the body is of another type than the route takes",
+    425: "the job is not completed",
     429: "too many requests; `Retry-After` says when the next one counts",
     500: "a bug; the server's log has more",
     503: "no work is taken now; `Retry-After` says when to try again",
@@ -67,6 +69,14 @@ AUDIO_HEADERS = {
     "X-Model": "the model that spoke",
     "X-Audio-Duration": "seconds; only where the clip is sent whole",
     "X-Unused-Parameters": "names of parameters that had no effect",
+}
+
+
+# What can be done with a job, by its routes, with `/` as JSON pointers write it.
+JOB_LINKS = {
+    "job": "~1jobs~1{job_id}/get",
+    "result": "~1jobs~1{job_id}~1result/get",
+    "cancel": "~1jobs~1{job_id}/delete",
 }
 
 
@@ -96,12 +106,48 @@ class AudioOperation(Operation):
 
 
 @dataclass
+class GenerateOperation(AudioOperation):
+    """A route that answers with audio, or with the job that will make it."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        super().__post_init__()
+        answer = (self.responses or {})[str(HTTPStatus.OK.value)]
+        assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - it is the one from above
+        assert answer.content is not None  # noqa: S101 - likewise
+        text = Schema(type=OpenAPIType.STRING)
+        job = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={"job_id": text, "status": text, "message": text},
+            required=["job_id", "status", "message"],
+        )
+        answer.content["application/json"] = OpenAPIMediaType(schema=job)
+        answer.links = {
+            name: Link(operation_ref=f"#/paths/{route}", parameters={"job_id": "$response.body#/job_id"})
+            for name, route in JOB_LINKS.items()
+        }
+
+
+@dataclass
 class WavOperation(Operation):
     """A route that answers with a wav file."""
 
     def __post_init__(self) -> None:
         """Say so."""
         answer = OpenAPIResponse(description="a wav file", content={"audio/wav": _binary()})
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+@dataclass
+class WatchOperation(Operation):
+    """A route that answers with events."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        answer = OpenAPIResponse(
+            description="server-sent events",
+            content={"text/event-stream": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+        )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 

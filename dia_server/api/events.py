@@ -16,8 +16,9 @@ from litestar.types import ASGIApp
 from dia_server.api.errors import envelope
 from dia_server.api.http import StreamedAnswer, begin, headers_of
 from dia_server.models import registry
+from dia_server.services.account import Account, TimedWord
 from dia_server.services.plan import Plan, SpeechRequest
-from dia_server.services.speech import Account, Speech, TimedWord
+from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 
 # The shortest patience that proxies are known for is 30 s.

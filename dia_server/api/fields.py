@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
+from litestar.params import Parameter
 
 from dia_server.services.plan import SPEEDS
 
 AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
 Speed = Annotated[float, msgspec.Meta(ge=SPEEDS[0], le=SPEEDS[1], description="pace; the pitch stays", examples=[1.0])]
 
+
+# Of lists, the newest first.
+Limit = Annotated[int, Parameter(ge=1, le=500, description="how many of the newest ones")]
+Offset = Annotated[int, Parameter(ge=0, le=2**31, description="how many of them to pass over")]
 
 Seed = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
 VoiceSeed = Annotated[int, msgspec.Meta(ge=1, le=999_999)]
@@ -44,3 +50,8 @@ class Sampling(msgspec.Struct, kw_only=True):
 
 
 _PARAMETERS = ("temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_compile")
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as the contracts write a time, such as 2026-01-15T10:30:00.000Z."""
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"

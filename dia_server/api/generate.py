@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
+from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from dia_server.api.access import RATED
-from dia_server.api.documents import AudioOperation, failures
+from dia_server.api.documents import GenerateOperation, failures
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
-from dia_server.errors import BadInput
+from dia_server.api.jobs import accepted, new_job
+from dia_server.jobs.runner import Runner
+from dia_server.jobs.store import JobStore
 from dia_server.services.plan import SpeechRequest
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
@@ -38,8 +41,8 @@ class GenerateBody(Sampling, kw_only=True):
     ["/generate", "/v1/generate"],
     status_code=200,
     summary="Speak a text (Dia)",
-    responses=failures(400, 401, 404, 413, 415, 429, 500, 503),
-    operation_class=AudioOperation,
+    responses=failures(400, 401, 404, 409, 413, 415, 429, 500, 503, 507),
+    operation_class=GenerateOperation,
     opt={RATED: True},
 )
 async def generate(
@@ -47,27 +50,30 @@ async def generate(
     data: GenerateBody,
     speech: Speech,
     settings: Settings,
+    job_store: JobStore,
+    runner: Runner,
     async_mode: bool = False,
 ) -> ASGIApp:
-    """Speak `text` in the voice `voice_id`."""
-    if async_mode:
-        raise BadInput(
-            "async_mode is not available yet; leave it out, and the audio comes in the answer", param="async_mode"
-        )
+    """Speak `text` in the voice `voice_id`; with `async_mode`, as a job, whose id is the answer.
+
+    A job that is submitted again with the same `Idempotency-Key` is the same job.
+    """
     audio_format = data.response_format or "wav"
-    return await speak(
-        request,
-        SpeechRequest(
-            text=data.text,
-            voice=data.voice_id,
-            format=audio_format,
-            speed=data.speed or 1.0,
-            seed=data.chosen_seed(),
-            parameters=data.parameters(),
-            text_field="text",
-            voice_field="voice_id",
-        ),
-        speech=speech,
-        settings=settings,
-        whole=audio_format == "wav",
+    wanted = SpeechRequest(
+        text=data.text,
+        voice=data.voice_id,
+        format=audio_format,
+        speed=data.speed or 1.0,
+        seed=data.chosen_seed(),
+        parameters=data.parameters(),
+        text_field="text",
+        voice_field="voice_id",
     )
+    if not async_mode:
+        return await speak(request, wanted, speech=speech, settings=settings, whole=audio_format == "wav")
+    plan = await speech.plan(wanted, background=True)
+    fields = {"speed": wanted.speed, "role": data.role, **data.parameters()}
+    job = await job_store.submit(new_job(request, msgspec.json.encode(data), plan, fields))
+    runner.wake()
+    request.scope["state"]["log"] |= {"job": job.id, "model": plan.model, "voice": plan.voice, "seed": plan.seed}
+    return ASGIResponse(body=msgspec.json.encode(accepted(job)), media_type="application/json")

@@ -14,8 +14,9 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
 from dia_server.errors import ClientLeft, DiaServerError
+from dia_server.services.account import Account
 from dia_server.services.plan import Plan, SpeechRequest
-from dia_server.services.speech import Account, Speech
+from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 
 PIECE_BYTES = 262_144
@@ -34,9 +35,15 @@ class StreamedAnswer:
     """
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes, None], headers: Callable[[], dict[str, str]], *, whole: bool
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        headers: Callable[[], dict[str, str]],
+        *,
+        whole: bool,
+        is_clip: bool = True,
     ) -> None:
         """`headers` is called when the first chunk is there; `whole` says that there is but one."""
+        self._is_clip = is_clip
         self._chunks = chunks
         self._headers = headers
         self._whole = whole
@@ -66,7 +73,8 @@ class StreamedAnswer:
             leaving.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
             await self._chunks.aclose()
-            metrics.STREAMS.labels(outcome).inc()
+            if self._is_clip:
+                metrics.STREAMS.labels(outcome).inc()
             scope["state"]["log"]["outcome"] = outcome
 
     async def _send(self, send: Send) -> None:
@@ -153,7 +161,7 @@ async def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: 
         DiaServerError: the request can't be served.
     """
     plan = await speech.plan(wanted)
-    account = Account()
+    account = Account(id=request.scope["state"]["generation_id"])
     fields = request.scope["state"]["log"]
     fields |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}
     if wanted.instructions:

@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from dia_server import metrics
-from dia_server.services.speech import Account
+from dia_server.services.account import Account
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET_ROUTES = frozenset({"/health", "/v1/health", "/metrics"})

@@ -16,8 +16,8 @@ from dia_server.api.http import while_connected
 from dia_server.api.uploads import Uploads
 from dia_server.errors import BadInput
 from dia_server.models.whisper.languages import LANGUAGES
+from dia_server.services.account import TimedWord
 from dia_server.services.captions import Caption, srt, vtt
-from dia_server.services.speech import TimedWord
 from dia_server.services.transcription import TranscribedSegment, Transcript, Transcription, TranscriptionRequest
 from dia_server.settings import Settings
 

@@ -163,13 +163,15 @@ class Clip:
     """All runs of one listener: they share a fingerprint and end together. Use as a context manager.
 
     Attributes:
+        background: nobody listens, so that it comes behind all others, and may take any time.
         fingerprint: of the workers that speak it, known from the first samples on.
         waiting: nothing of it has reached a worker yet.
     """
 
-    def __init__(self, lane: Lane, closed: Callable[[Clip], None]) -> None:
+    def __init__(self, lane: Lane, closed: Callable[[Clip], None], *, background: bool = False) -> None:
         """`closed` is called when the clip is."""
         self.lane = lane
+        self.background = background
         self.fingerprint: str | None = None
         self.waiting = True
         self._closed = closed

@@ -1,4 +1,4 @@
-"""A lane's queue: the segment that a listener lacks next goes first, then read-ahead."""
+"""A lane's queue: the segment that a listener lacks next goes first, then read-ahead, then what nobody waits for."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class Lane:
         segment_seconds: how long a segment has taken on its worker lately.
     """
 
-    def __init__(self, name: str, config: LaneConfig, settings: Settings) -> None:
+    def __init__(self, name: str, config: LaneConfig, settings: Settings, *, has_listeners: bool = True) -> None:
+        """Where there are no listeners, none has to be left a slot."""
         self.name = name
+        self._has_listeners = has_listeners
         self.config = config
         self._settings = settings
         self.places = [Place(f"{name}-{number}", self, settings) for number in range(config.processes)]
@@ -49,7 +51,7 @@ class Lane:
 
     def promote(self, run: SegmentRun) -> None:
         """A listener waits for this run now: it goes before all read-ahead, and its time is running."""
-        if run.urgent or run.ended:
+        if run.urgent or run.ended or run.clip.background:
             return
         waiting = self._remove(run)
         run.urgent = True
@@ -106,8 +108,7 @@ class Lane:
             model = run.task.model
             if model in full:
                 continue
-            # Read-ahead leaves the last free slot to a listener.
-            if sum(place.free(model) for place in self.places) < (1 if run.urgent else 2):
+            if sum(place.free(model) for place in self.places) <= self._spared(run):
                 full.add(model)
                 continue
             suitable = [place for place in self.places if place.suits(run)]
@@ -119,8 +120,16 @@ class Lane:
             for place in self.places:
                 place.wake()
 
+    def _spared(self, run: SegmentRun) -> int:
+        """How many free slots a run has to leave to listeners."""
+        if run.urgent:
+            return 0
+        if run.clip.background and (not self._has_listeners or sum(place.slots for place in self.places) == 1):
+            return 0
+        return 1
+
     def _enqueue(self, run: SegmentRun) -> None:
-        insort(self._waiting, run, key=lambda run: (not run.urgent, run.order))
+        insort(self._waiting, run, key=lambda run: (not run.urgent, run.clip.background, run.order))
 
     def _remove(self, run: SegmentRun) -> bool:
         if run not in self._waiting:

@@ -19,9 +19,9 @@ WATCH_SECONDS = 0.1
 
 
 @asynccontextmanager
-async def running_pool(settings: Settings) -> AsyncIterator[Pool]:
+async def running_pool(settings: Settings, *, has_listeners: bool = True) -> AsyncIterator[Pool]:
     """A pool whose workers are starting; they end with the block."""
-    pool = Pool(settings)
+    pool = Pool(settings, has_listeners=has_listeners)
     await pool.start()
     try:
         yield pool
@@ -32,9 +32,12 @@ async def running_pool(settings: Settings) -> AsyncIterator[Pool]:
 class Pool:
     """All workers of this server. Create, start, use and close it on one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, has_listeners: bool = True) -> None:
+        """Where there are no listeners, background work takes every slot."""
         self._settings = settings
-        self.lanes = {name: Lane(name, config, settings) for name, config in settings.lanes.items()}
+        self.lanes = {
+            name: Lane(name, config, settings, has_listeners=has_listeners) for name, config in settings.lanes.items()
+        }
         self.draining = False
         self._clips: set[Clip] = set()
         self._idle = asyncio.Event()
@@ -52,36 +55,48 @@ class Pool:
         self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
         self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))
 
+    def check_drain(self) -> None:
+        """Whether the pool goes on.
+
+        Raises:
+            Draining: it does not.
+        """
+        if self.draining:
+            raise Draining("The server is shutting down; try again in a moment")
+
     def check_room(self) -> None:
         """Whether a clip may come in, to be asked before any work is done for one.
 
         Raises:
             Draining, QueueFull: no work is taken now.
         """
-        if self.draining:
-            raise Draining("The server is shutting down; try again in a moment")
-        waiting = sum(clip.waiting for clip in self._clips)
-        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
+        self.check_drain()
+        heard = [clip for clip in self._clips if not clip.background]
+        waiting = sum(clip.waiting for clip in heard)
+        if waiting >= self._settings.max_queue or len(heard) >= self._settings.max_clips:
             raise QueueFull(
-                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
+                f"{len(heard)} requests are open and {waiting} of them wait for a worker; "
                 f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
                 retry_after=max(lane.seconds_to_clear(waiting) for lane in self.lanes.values()),
             )
 
-    def open(self, model: str) -> Clip:
-        """Admit a clip that a model of the pool will speak.
+    def open(self, model: str, *, background: bool = False) -> Clip:
+        """Admit a clip that a model of the pool will speak; whoever opens one in the background bounds their number.
 
         Raises:
             Draining, NoWorker, QueueFull: no work is taken now.
         """
-        self.check_room()
+        if background:
+            self.check_drain()
+        else:
+            self.check_room()
         name = self._settings.lane_of(model)
         if name is None:
             raise NoWorker(f"No lane runs model '{model}'; add it to `lanes` in config.yaml", retry_after=60)
         lane = self.lanes[name]
         if lane.hopeless:
             raise lane.no_worker()
-        clip = Clip(lane, self._clip_closed)
+        clip = Clip(lane, self._clip_closed, background=background)
         self._clips.add(clip)
         self._idle.clear()
         return clip
@@ -117,13 +132,21 @@ class Pool:
     @property
     def up(self) -> bool:
         """At least one worker that is not only started on need has a model and takes tasks."""
-        places = [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
-        return any(place.state == "up" and place.models for place in places)
+        return any(place.state == "up" and place.models for place in self.lasting)
+
+    @property
+    def lasting(self) -> list[Place]:
+        """The places of workers that are not only started on need."""
+        return [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
 
     def fingerprint(self, model: str) -> str | None:
         """Of the workers that have a model loaded; None while none has, or where they differ."""
         found = {place.models[model].fingerprint for place in self.places if model in place.models}
         return found.pop() if len(found) == 1 else None
+
+    def load(self) -> tuple[int, int]:
+        """Slots of the workers that are not only started on need, and how many of them are taken."""
+        return sum(place.slots for place in self.lasting), sum(place.busy for place in self.lasting)
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""

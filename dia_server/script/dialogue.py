@@ -40,7 +40,7 @@ class Segment(msgspec.Struct, frozen=True):
     speaker: str
 
 
-class Pause(msgspec.Struct, frozen=True):
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
     """Silence; an exact one was asked for by its length, and keeps it at any speed."""
 
     seconds: float

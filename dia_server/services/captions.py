@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from dia_server.services.speech import TimedWord
+from dia_server.services.account import TimedWord
 
 # A line that is read at a glance (BBC subtitle guidelines: 37 to 42 characters), and a rest between two sentences.
 LINE_CHARACTERS = 42

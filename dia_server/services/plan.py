@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -67,9 +68,11 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A clip to be made.
+    """A clip to be made; as JSON it outlives the process.
 
     Attributes:
+        text: as it was sent.
+        audio_prompt: id of the recording that the voice imitates, if the model can.
         items: the tasks and pauses in order.
         sample_rate: of the model, in Hz.
         tempo: the part of the speed that the model doesn't do itself; pauses are written for this tempo.
@@ -78,8 +81,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         warning: what the client should know.
     """
 
+    text: str
     model: str
     voice: str
+    audio_prompt: str | None
     seed: int
     items: tuple[Speak | Pause, ...]
     sample_rate: int
@@ -90,9 +95,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warning: str | None
 
     @property
-    def segments(self) -> int:
-        """How many tasks there are."""
-        return sum(isinstance(item, Speak) for item in self.items)
+    def tasks(self) -> list[Speak]:
+        """The items that are spoken."""
+        return [item for item in self.items if isinstance(item, Speak)]
+
+    @property
+    def script(self) -> str:
+        """What is spoken, with a tag for each turn."""
+        turns = groupby(self.tasks, key=lambda task: task.speaker)
+        return " ".join(f"[{speaker}] {' '.join(task.text for task in tasks)}" for speaker, tasks in turns)
 
 
 def default_model(settings: Settings) -> str:
@@ -199,8 +210,10 @@ def make_plan(
         for speaker, role in cast_roles(speakers, voice_id, there, settings.voice_aliases).items()
     }
     return Plan(
+        text=request.text,
         model=manifest.name,
         voice=voice_id,
+        audio_prompt=voice.audio_prompt if imitates(manifest) else None,
         seed=seed,
         items=tuple(_items(script, cast, seed, model_speed, speed / model_speed)),
         sample_rate=manifest.sample_rate,

@@ -15,9 +15,10 @@ import structlog
 from dia_server.audio.encode import is_whole_wav
 from dia_server.files import replacing
 from dia_server.pool.pool import Pool
+from dia_server.services.account import Account
 from dia_server.services.plan import Plan, SpeechRequest, find_voice, prepare_plan
 from dia_server.services.references import References
-from dia_server.services.speech import Account, Speech
+from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
 

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
 
-import msgspec
-
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
 from dia_server.audio.pipeline import ClipRenderer
@@ -18,6 +16,8 @@ from dia_server.errors import BadInput, NothingToSpeak
 from dia_server.pool.clip import Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
+from dia_server.services.account import Account, TimedWord
+from dia_server.services.history import History
 from dia_server.services.plan import Plan, SpeechRequest, prepare_plan
 from dia_server.services.references import References
 from dia_server.settings import Settings
@@ -25,37 +25,15 @@ from dia_server.tasks import SAMPLE_BYTES, Marks
 from dia_server.voices.store import VoiceStore
 
 
-class TimedWord(msgspec.Struct, frozen=True):
-    """A word of a clip, or some that the model reads as one; `start` and `end` in seconds from the clip's start."""
-
-    word: str
-    start: float
-    end: float
-
-
-class Account(msgspec.Struct):
-    """What came of a plan so far, for headers, logs and metrics.
-
-    Attributes:
-        segments: tasks heard to their end.
-        seconds: length of the clip.
-        first_audio_seconds: from the start until the first encoded byte; None before that.
-        fingerprint: of the workers that spoke.
-        words: those of the samples heard so far, and of those that come next; empty for a model without marks.
-    """
-
-    segments: int = 0
-    seconds: float = 0.0
-    first_audio_seconds: float | None = None
-    fingerprint: str | None = None
-    words: list[TimedWord] = []
-
-
 class Speech:
     """The speech service: plan a request, then stream the plan."""
 
-    def __init__(self, settings: Settings, pool: Pool, voices: VoiceStore, references: References) -> None:
+    def __init__(
+        self, settings: Settings, pool: Pool, voices: VoiceStore, references: References, history: History | None = None
+    ) -> None:
+        """`history` gets every clip that was made whole."""
         self._settings = settings
+        self._history = history
         self._pool = pool
         self._voices = voices
         self._references = references
@@ -65,34 +43,40 @@ class Speech:
         """Give the encoder threads back."""
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
-    async def plan(self, request: SpeechRequest) -> Plan:
+    async def plan(self, request: SpeechRequest, *, background: bool = False) -> Plan:
         """Check a request and fix all that its audio depends on; see `prepare_plan`.
 
         Raises:
-            Draining, QueueFull: no work is taken now.
+            Draining, QueueFull: no work is taken now; the queue is of no matter for what is done in the background.
         """
-        self._pool.check_room()
+        self._pool.check_drain() if background else self._pool.check_room()
         return await prepare_plan(request, voices=self._voices, references=self._references, settings=self._settings)
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
-        with self._pool.open(plan.model) as clip:
-            async with aclosing(self._encoded(plan, account, clip)) as stream:
-                pieces = [piece async for piece in stream]
-            data = b"".join(pieces)
-            pieces.clear()
-            yield FORMATS[plan.format].whole(data)
+        async with aclosing(self.stream(plan, account)) as stream:
+            pieces = [piece async for piece in stream]
+        data = b"".join(pieces)
+        pieces.clear()
+        yield FORMATS[plan.format].whole(data)
 
-    async def stream(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
+    async def stream(self, plan: Plan, account: Account, *, background: bool = False) -> AsyncGenerator[bytes, None]:
         """The encoded clip, piece by piece. Closing the generator ends all work on the clip.
 
         Raises:
             DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
         """
-        with self._pool.open(plan.model) as clip:
+        started = monotonic()
+        kept: list[bytes] | None = [] if self._settings.save_outputs and self._history else None
+        with self._pool.open(plan.model, background=background) as clip:
             async with aclosing(self._encoded(plan, account, clip)) as stream:
                 async for piece in stream:
+                    if kept is not None:
+                        kept.append(piece)
                     yield piece
+        if self._history is not None:
+            audio = None if kept is None else FORMATS[plan.format].whole(b"".join(kept))
+            await self._history.add(plan, account, monotonic() - started, audio)
 
     async def _encoded(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
         started = monotonic()
@@ -122,7 +106,8 @@ class Speech:
     def _note(self, account: Account, renderer: ClipRenderer, clip: Clip, started: float) -> None:
         if account.first_audio_seconds is None:
             account.first_audio_seconds = monotonic() - started
-            metrics.FIRST_AUDIO_SECONDS.observe(account.first_audio_seconds)
+            if not clip.background:
+                metrics.FIRST_AUDIO_SECONDS.observe(account.first_audio_seconds)
         account.seconds = renderer.seconds
         account.fingerprint = clip.fingerprint
 

@@ -15,8 +15,8 @@ from dia_server.files import temporary
 from dia_server.models import registry
 from dia_server.models.whisper.languages import code_of
 from dia_server.pool.pool import Pool
+from dia_server.services.account import TimedWord
 from dia_server.services.decoding import DECODED_RATE, decode_file
-from dia_server.services.speech import TimedWord
 from dia_server.settings import Settings
 from dia_server.tasks import Transcribe
 

@@ -1,0 +1,40 @@
+"""How much work there is, and who does it."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import get
+
+from dia_server.api.documents import failures
+from dia_server.jobs.leases import Leases
+from dia_server.jobs.store import JobStore
+from dia_server.pool.pool import Pool
+from dia_server.services.speech_jobs import KIND
+
+
+class QueueStats(msgspec.Struct):
+    """The Dia contract's figures; the workers are those of this server and of all that run jobs."""
+
+    pending_jobs: int
+    processing_jobs: int
+    completed_jobs: int
+    failed_jobs: int
+    total_workers: int
+    active_workers: int
+    memory_pressure: dict[str, float]
+
+
+@get(["/queue/stats", "/v1/queue/stats"], summary="Jobs and workers", responses=failures(401, 500, 503))
+async def queue_stats(pool: Pool, job_store: JobStore, leases: Leases) -> QueueStats:
+    """Jobs by status, workers in all and at work, and how full the GPUs are."""
+    counts = await job_store.counts(KIND)
+    others = [load for name, load in (await leases.workers()).items() if name != leases.runner]
+    return QueueStats(
+        pending_jobs=counts.get("pending", 0),
+        processing_jobs=counts.get("processing", 0),
+        completed_jobs=counts.get("completed", 0),
+        failed_jobs=counts.get("failed", 0),
+        total_workers=len(pool.lasting) + sum(workers for workers, _ in others),
+        active_workers=sum(place.busy > 0 for place in pool.lasting) + sum(busy for _, busy in others),
+        memory_pressure={},
+    )

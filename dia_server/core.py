@@ -1,0 +1,90 @@
+"""What a server and a worker have in common, wired together: the database, speech, and the runner of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dia_server.blobs import FOLDER as BLOBS
+from dia_server.blobs import Blobs
+from dia_server.database.database import Database, open_database
+from dia_server.jobs.instance import machine_id
+from dia_server.jobs.leases import Leases
+from dia_server.jobs.results import Results
+from dia_server.jobs.runner import Runner
+from dia_server.jobs.store import JobStore
+from dia_server.pool.pool import Pool
+from dia_server.services.history import History
+from dia_server.services.references import References
+from dia_server.services.speech import Speech
+from dia_server.services.speech_jobs import KIND, SpeechJobs
+from dia_server.settings import Settings
+from dia_server.voices.prompts import FOLDER, PromptStore
+from dia_server.voices.store import VoiceStore
+
+
+@dataclass(frozen=True)
+class Core:
+    """The services over an opened home, a running pool and a database."""
+
+    settings: Settings
+    home: Path
+    pool: Pool
+    database: Database
+    blobs: Blobs
+    voices: VoiceStore
+    prompts: PromptStore
+    references: References
+    history: History
+    speech: Speech
+    jobs: JobStore
+    leases: Leases
+    results: Results
+    runner: Runner
+
+
+@asynccontextmanager
+async def running_core(settings: Settings, home: Path, pool: Pool, name: str) -> AsyncIterator[Core]:
+    """The services of the process that runs jobs under this name; they end with the block.
+
+    Raises:
+        SettingsError: the database can't be used, or not from here.
+    """
+    async with open_database(settings, home) as database:
+        core = _wire(settings, home, pool, database, name)
+        await core.leases.register(machine_id(), 0, 0)
+        async with core.history.running():
+            yield core
+        core.speech.close()
+
+
+def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str) -> Core:
+    blobs = Blobs(home / BLOBS)
+    voices = VoiceStore(home / "voices")
+    prompts = PromptStore(home / FOLDER, settings.max_prompt_seconds)
+    references = References(prompts, blobs)
+    history = History(settings, database, home)
+    speech = Speech(settings, pool, voices, references, history)
+    jobs = JobStore(database, settings)
+    leases = Leases(database, settings, name)
+    results = Results(jobs, settings, home)
+    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, results.folder, pool.load)
+    pool.at_drain(runner.halt)
+    return Core(
+        settings=settings,
+        home=home,
+        pool=pool,
+        database=database,
+        blobs=blobs,
+        voices=voices,
+        prompts=prompts,
+        references=references,
+        history=history,
+        speech=speech,
+        jobs=jobs,
+        leases=leases,
+        results=results,
+        runner=runner,
+    )

@@ -1,0 +1,185 @@
+"""The jobs as runners see them: claimed with a lease, and written only by whoever has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, or_, select, update
+
+from dia_server.database.database import Database
+from dia_server.database.tables import database_time, jobs, runners
+from dia_server.errors import SettingsError
+from dia_server.jobs.job import Lease
+from dia_server.settings import Settings
+
+# A runner says that it is there every few seconds; one that hasn't for so long is gone.
+GONE_SECONDS = 60.0
+
+_BLAMELESS = case((jobs.c.attempts > 0, jobs.c.attempts - 1), else_=0)
+_IS_EXPIRED = and_(jobs.c.status == "processing", jobs.c.lease_until < database_time())
+_WAITING_AGAIN: dict[str, Any] = {"status": "pending", "lease_until": None, "progress": 0.0}
+
+
+class Leases:
+    """One runner's leases."""
+
+    def __init__(self, database: Database, settings: Settings, runner: str) -> None:
+        self._database = database
+        self._settings = settings
+        self.runner = runner
+
+    async def register(self, machine: str, workers: int, busy: int) -> None:
+        """Say that this runner is there.
+
+        Raises:
+            SettingsError: the database is SQLite, and a runner on another machine is using it.
+        """
+
+        def work(connection: Connection) -> None:
+            if self._database.is_sqlite:
+                self._refuse_others(connection, machine)
+            connection.execute(delete(runners).where(runners.c.name == self.runner))
+            connection.execute(
+                insert(runners).values(
+                    name=self.runner, machine=machine, workers=workers, busy=busy, seen_at=database_time()
+                )
+            )
+
+        await self._database.write(work)
+
+    def _refuse_others(self, connection: Connection, machine: str) -> None:
+        other = connection.execute(
+            select(runners.c.name)
+            .where(runners.c.machine != machine, runners.c.seen_at > database_time() - GONE_SECONDS)
+            .limit(1)
+        ).scalar()
+        if other is not None:
+            raise SettingsError(
+                f"'{other}' uses this SQLite database from another machine, which SQLite can't stand. Stop it, or let "
+                f"both use PostgreSQL by database_url. If it is gone, wait {GONE_SECONDS:g} s"
+            )
+
+    async def sign_off(self) -> None:
+        """This runner is gone."""
+        gone = delete(runners).where(runners.c.name == self.runner)
+        await self._database.write(lambda connection: connection.execute(gone))
+
+    async def workers(self) -> Mapping[str, tuple[int, int]]:
+        """The runners that are there, each with the number of its workers and of those that are busy."""
+        rows = await self._database.read(
+            select(runners.c.name, runners.c.workers, runners.c.busy).where(
+                runners.c.seen_at > database_time() - GONE_SECONDS
+            )
+        )
+        return {row.name: (row.workers, row.busy) for row in rows}
+
+    async def has_waiting(self, kinds: Iterable[str]) -> bool:
+        """Whether there is something to claim."""
+        wanted = select(jobs.c.number).where(jobs.c.status == "pending", jobs.c.kind.in_(kinds)).limit(1)
+        return bool(await self._database.read(wanted))
+
+    async def claim(self, kinds: Iterable[str], most: int) -> list[Lease]:
+        """Take the oldest waiting jobs, as many as there are and no more than `most`."""
+        oldest = (
+            select(jobs.c.number)
+            .where(jobs.c.status == "pending", jobs.c.kind.in_(kinds))
+            .order_by(jobs.c.number)
+            .limit(most)
+            .with_for_update(skip_locked=True)
+        )
+        take = (
+            update(jobs)
+            .where(jobs.c.number.in_(oldest.scalar_subquery()))
+            .values(
+                status="processing",
+                runner=self.runner,
+                lease=jobs.c.lease + 1,
+                lease_until=self._lease_end(),
+                attempts=jobs.c.attempts + 1,
+                started_at=func.coalesce(jobs.c.started_at, database_time()),
+            )
+            .returning(
+                jobs.c.number, jobs.c.id, jobs.c.kind, jobs.c.lease.label("token"), jobs.c.attempts, jobs.c.payload
+            )
+        )
+        rows = await self._database.write(lambda connection: connection.execute(take).all())
+        return sorted((Lease(**row._mapping) for row in rows), key=lambda lease: lease.number)  # noqa: SLF001 - the documented name
+
+    async def held(self, leases: Iterable[Lease]) -> set[int]:
+        """The numbers of those leases that still count; a job may have been cancelled, or be another runner's."""
+        wanted = select(jobs.c.number).where(or_(*(_is_ours(lease) for lease in leases)))
+        return {row.number for row in await self._database.read(wanted)}
+
+    async def renew(self, progress: Mapping[Lease, float]) -> None:
+        """Keep leases, and tell how far their jobs have got."""
+
+        def work(connection: Connection) -> None:
+            for lease, share in progress.items():
+                connection.execute(
+                    update(jobs).where(_is_ours(lease)).values(lease_until=self._lease_end(), progress=share)
+                )
+
+        await self._database.write(work)
+
+    async def complete(self, lease: Lease, file: str | None, result: object) -> bool:
+        """The job is done; False if it isn't this runner's any more, so that nothing was written."""
+        details = msgspec.json.encode(result).decode()
+        return await self._finish(lease, status="completed", file=file, result=details, progress=1.0)
+
+    async def fail(self, lease: Lease, error: str) -> bool:
+        """The job can't be done; False likewise."""
+        return await self._finish(lease, status="failed", error=error)
+
+    async def _finish(self, lease: Lease, **values: Any) -> bool:
+        done = (
+            update(jobs)
+            .where(_is_ours(lease))
+            .values(completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
+        )
+        return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
+
+    async def give_back(self, lease: Lease, *, blame: bool) -> None:
+        """Let another runner have the job; the attempt counts if the job is to blame for its end."""
+        back = update(jobs).where(_is_ours(lease)).values(_WAITING_AGAIN)
+        if not blame:
+            back = back.values(attempts=_BLAMELESS)
+        await self._database.write(lambda connection: connection.execute(back))
+
+    async def take_over(self) -> int:
+        """Give back what an earlier process of this runner's name left behind; returns how many jobs those were."""
+        back = (
+            update(jobs)
+            .where(jobs.c.status == "processing", jobs.c.runner == self.runner)
+            .values(attempts=_BLAMELESS, **_WAITING_AGAIN)
+        )
+        return await self._database.write(lambda connection: connection.execute(back).rowcount)
+
+    async def expire(self) -> None:
+        """Give jobs back whose runners have not been heard of, or give those jobs up."""
+        most = self._settings.job_max_attempts
+        is_over = jobs.c.attempts >= most
+        reason = f"{most} runners were lost over this job; it was given up"
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(jobs)
+                .where(_IS_EXPIRED, is_over)
+                .values(status="failed", error=reason, completed_at=database_time(), payload=b"", blobs="")
+            )
+            connection.execute(update(jobs).where(_IS_EXPIRED).values(**_WAITING_AGAIN))
+
+        await self._database.write(work)
+
+    async def excuse(self) -> None:
+        """The database was away, so that leases ended without anybody's fault: give their holders time again."""
+        longer = update(jobs).where(_IS_EXPIRED).values(lease_until=self._lease_end(), attempts=_BLAMELESS)
+        await self._database.write(lambda connection: connection.execute(longer))
+
+    def _lease_end(self) -> ColumnElement[float]:
+        return database_time() + self._settings.job_lease_seconds
+
+
+def _is_ours(lease: Lease) -> ColumnElement[bool]:
+    return and_(jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status == "processing")

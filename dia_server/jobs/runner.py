@@ -1,0 +1,232 @@
+"""Runs jobs: claims as many as there are workers for, keeps their leases, and writes down what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from dia_server.errors import DiaServerError, StorageFull, Unavailable
+from dia_server.jobs.instance import machine_id
+from dia_server.jobs.job import Lease
+from dia_server.jobs.leases import Leases
+from dia_server.settings import Settings
+
+# Between looks for work that another process accepted; and between signs of life, which notice a cancellation.
+LOOK_SECONDS = 0.25
+KEEP_SECONDS = 1.0
+# Between signs that this runner is there.
+REGISTER_SECONDS = 5.0
+# After the database or the disk failed, or no worker was to be had.
+REST_SECONDS = 2.0
+SERVER_ERRORS = 500
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger(__name__)
+
+
+class Handler(Protocol):
+    """Does the jobs of one kind."""
+
+    async def run(
+        self, payload: bytes, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Do a job; returns the name of the file that came of it, if one did, and what is to be known of it.
+
+        The file's name begins with `stem`, a path that no other attempt has. `report` takes the share that is done,
+        from 0 to 1.
+
+        Raises:
+            Unavailable, StorageFull, OSError: it can be done later.
+            DiaServerError: it can't be done.
+        """
+
+
+class Runner:
+    """One process' runner of jobs."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        handlers: Mapping[str, Handler],
+        settings: Settings,
+        folder: Path,
+        capacity: Callable[[], tuple[int, int]],
+    ) -> None:
+        """`folder` gets the files; `capacity` tells how many tasks can run at once, and how many do."""
+        self._leases = leases
+        self._handlers = handlers
+        self._settings = settings
+        self._folder = folder
+        self._capacity = capacity
+        self._running: dict[Lease, asyncio.Task[None]] = {}
+        self._progress: dict[Lease, float] = {}
+        self._told: dict[Lease, float] = {}
+        self._woken = asyncio.Event()
+        self._resting_until = 0.0
+        self._keepers: list[asyncio.Task[None]] = []
+        # Since when the database has answered, as far as this process can tell.
+        self._steady_since: float | None = monotonic()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run jobs until the block ends; those that are not done then are given back."""
+        count = await self._leases.take_over()
+        if count:
+            log.info("jobs taken up again", jobs=count)
+        self._keepers = [
+            asyncio.create_task(self._claim_for_ever(), name="job claims"),
+            asyncio.create_task(self._keep_for_ever(), name="job leases"),
+        ]
+        try:
+            yield
+        finally:
+            self.halt()
+            await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
+            with suppress(DiaServerError):
+                await self._leases.sign_off()
+
+    def wake(self) -> None:
+        """There is a new job."""
+        self._woken.set()
+
+    def halt(self) -> None:
+        """Take no more jobs, and begin to give back those that are not done; may be called again."""
+        for task in (*self._keepers, *self._running.values()):
+            task.cancel()
+
+    async def _claim_for_ever(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                claimed = await self._claim()
+            except (Unavailable, StorageFull) as error:
+                self._note_outage(error)
+                claimed = 0
+            if not claimed:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+
+    async def _claim(self) -> int:
+        """Claim what there are workers for; returns how many jobs that were."""
+        slots, _ = self._capacity()
+        # One beyond what runs, so that a slot never waits for the database.
+        room = slots + 1 - len(self._running) if slots else 0
+        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(self._handlers):
+            return 0
+        leases = await self._leases.claim(self._handlers, room)
+        for lease in leases:
+            self._progress[lease] = 0.0
+            self._running[lease] = asyncio.create_task(self._run(lease), name=f"job {lease.id}")
+        return len(leases)
+
+    async def _run(self, lease: Lease) -> None:
+        try:
+            await self._attempt(lease)
+        except asyncio.CancelledError:
+            # Nothing is written where the lease is gone.
+            with suppress(DiaServerError):
+                await self._leases.give_back(lease, blame=False)
+            raise
+        finally:
+            del self._running[lease], self._progress[lease]
+            self._woken.set()
+
+    async def _attempt(self, lease: Lease) -> None:
+        stem = self._folder / f"{lease.id}.{lease.token}"
+
+        def report(share: float) -> None:
+            self._progress[lease] = share
+
+        try:
+            file, result = await self._handlers[lease.kind].run(lease.payload, stem, report)
+        except (DiaServerError, OSError) as error:
+            await self._end_early(lease, error)
+        except Exception as error:
+            log.exception("job failed", job=lease.id)
+            reason = f"Internal error ({type(error).__name__}); the log of the server or worker that ran it says more"
+            await self._until_written(lambda: self._leases.fail(lease, reason))
+        else:
+            if not await self._until_written(lambda: self._leases.complete(lease, file, result)):
+                log.warning("late result discarded", job=lease.id)
+                if file is not None:
+                    (self._folder / file).unlink(missing_ok=True)
+
+    async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
+        """It can be done later, or may be, or never."""
+        log.warning("job not done", job=lease.id, attempt=lease.attempts, reason=str(error))
+        is_final = isinstance(error, DiaServerError) and (error.final or error.status < SERVER_ERRORS)
+        is_blameless = isinstance(error, OSError | Unavailable | StorageFull)
+        if is_final or (not is_blameless and lease.attempts >= self._settings.job_max_attempts):
+            await self._until_written(lambda: self._leases.fail(lease, str(error)))
+            return
+        if is_blameless:
+            self._resting_until = monotonic() + REST_SECONDS
+        await self._until_written(lambda: self._leases.give_back(lease, blame=not is_blameless))
+
+    async def _until_written(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Wait for a database that is away: what came of a job is not to be lost."""
+        while True:
+            try:
+                return await write()
+            except (Unavailable, StorageFull) as error:
+                self._note_outage(error)
+                await asyncio.sleep(REST_SECONDS)
+
+    async def _keep_for_ever(self) -> None:
+        registered = 0.0
+        renewed = 0.0
+        while True:
+            now = monotonic()
+            try:
+                if now - registered >= REGISTER_SECONDS:
+                    await self._leases.register(machine_id(), *self._capacity())
+                    await self._look_after_others()
+                    registered = now
+                is_due = now - renewed >= self._settings.job_lease_seconds / 3
+                await self._keep(everything=is_due)
+                renewed = now if is_due else renewed
+            except (Unavailable, StorageFull) as error:
+                self._note_outage(error)
+            await asyncio.sleep(KEEP_SECONDS)
+
+    async def _look_after_others(self) -> None:
+        """Give back the jobs of lost runners; leases that ended while the database was away get time again first."""
+        now = monotonic()
+        if self._steady_since is None:
+            await self._leases.excuse()
+            self._steady_since = now
+            log.info("database is back")
+        if now - self._steady_since >= self._settings.job_lease_seconds:
+            await self._leases.expire()
+
+    async def _keep(self, *, everything: bool) -> None:
+        """Stop what isn't ours any more; renew all leases, or those of jobs that have got on."""
+        leases = list(self._running)
+        if not leases:
+            return
+        held = await self._leases.held(leases)
+        for lease in leases:
+            if lease.number not in held and lease in self._running:
+                log.info("job taken away", job=lease.id)
+                self._running[lease].cancel()
+        moved = {
+            lease: share
+            for lease, share in self._progress.items()
+            if lease.number in held and (everything or share != self._told.get(lease))
+        }
+        if moved:
+            await self._leases.renew(moved)
+        self._told = {lease: share for lease, share in (self._told | moved).items() if lease in self._progress}
+
+    def _note_outage(self, error: DiaServerError) -> None:
+        if self._steady_since is not None:
+            log.warning("database is away", reason=error.message)
+        self._steady_since = None
+        self._resting_until = monotonic() + REST_SECONDS

@@ -1,0 +1,226 @@
+"""The log of clips: a row for each that was made whole, and the clip itself in `outputs/` if it is to be kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, Row, delete, func, insert, select
+
+from dia_server import __version__
+from dia_server.audio.encode import FORMATS
+from dia_server.database.database import Database
+from dia_server.database.tables import database_time, generations
+from dia_server.errors import DiaServerError, NotFound
+from dia_server.files import replacing
+from dia_server.services import recipe
+from dia_server.services.account import Account
+from dia_server.services.plan import Plan
+from dia_server.settings import Settings
+
+FOLDER = "outputs"
+SIDECAR = ".json"
+# Rows wait so long for others, since each write waits for the disk.
+FLUSH_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
+# While the database is away; later ones push the first ones out.
+MOST_WAITING = 10_000
+MOST_AT_ONCE = 500
+
+log = structlog.get_logger(__name__)
+
+
+class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands beside a saved clip.
+
+    Attributes:
+        sha256: of the clip's file.
+        fingerprint: of the workers that spoke; others may give other bytes.
+        plan: everything that the bytes depend on besides.
+    """
+
+    dia_server: str
+    id: str
+    created_at: str
+    seconds: float
+    sha256: str
+    fingerprint: str | None
+    plan: msgspec.Raw
+
+
+class History:
+    """The log of clips."""
+
+    def __init__(self, settings: Settings, database: Database, home: Path) -> None:
+        self._settings = settings
+        self._database = database
+        self._home = home
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write rows, and sweep what is too old, until the block ends."""
+        keeper = asyncio.create_task(self._keep_for_ever(), name="history")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await self._try(self.flush())
+
+    async def add(self, plan: Plan, account: Account, seconds: float, audio: bytes | None) -> None:
+        """Note a clip that took so many seconds, and save it if its bytes are given; never fails."""
+        row = {
+            "id": account.id,
+            "created_at": time.time(),
+            "text": plan.text if self._settings.show_prompts else "",
+            "processed_text": plan.script if self._settings.show_prompts else "",
+            "voice": plan.voice,
+            "audio_prompt": plan.audio_prompt,
+            "seconds": seconds,
+            "file": None,
+            "file_size": None,
+            "blobs": "",
+        }
+        if audio is not None:
+            try:
+                file = await asyncio.to_thread(self._save, plan, account, audio)
+            except OSError as error:
+                log.warning("output can't be saved", reason=error.strerror, file=error.filename)
+            else:
+                row |= {"file": file, "file_size": len(audio), "blobs": " ".join(recipe.blobs_of(plan))}
+        self._waiting.append(row)
+
+    def _save(self, plan: Plan, account: Account, audio: bytes) -> str:
+        now = datetime.now(UTC)
+        path = Path(FOLDER, f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.{FORMATS[plan.format].extension}")
+        sidecar = Sidecar(
+            dia_server=__version__,
+            id=account.id,
+            created_at=now.isoformat(timespec="milliseconds"),
+            seconds=account.seconds,
+            sha256=hashlib.sha256(audio).hexdigest(),
+            fingerprint=account.fingerprint,
+            plan=msgspec.Raw(recipe.encode(plan)),
+        )
+        (self._home / FOLDER).mkdir(exist_ok=True)
+        for target, data in ((path.with_suffix(SIDECAR), _pretty(sidecar)), (path, audio)):
+            with replacing(self._home / target) as file:
+                file.write(data)
+        return path.as_posix()
+
+    async def flush(self) -> None:
+        """Write the rows that wait.
+
+        Raises:
+            DatabaseUnavailable, StorageFull: they go on waiting.
+        """
+        async with self._writing:
+            while self._waiting:
+                rows = [self._waiting[number] for number in range(min(len(self._waiting), MOST_AT_ONCE))]
+                await self._database.write(partial(_insert, rows=rows))
+                for row in rows:
+                    if self._waiting and self._waiting[0] is row:
+                        self._waiting.popleft()
+
+    async def listed(self, *, voice: str | None, limit: int, offset: int) -> tuple[Sequence[Row[Any]], int]:
+        """The rows that match, the newest first, and the number of all rows."""
+        await self.flush()
+        wanted = select(generations).order_by(generations.c.number.desc()).limit(limit).offset(offset)
+        if voice is not None:
+            wanted = wanted.where(generations.c.voice == voice)
+        total = await self._database.read(select(func.count()).select_from(generations))
+        return await self._database.read(wanted), total[0][0]
+
+    async def get(self, generation_id: str) -> Row[Any]:
+        """The row of a clip; the newest one of those that share an id, which clients may choose.
+
+        Raises:
+            NotFound: there is none.
+        """
+        await self.flush()
+        wanted = select(generations).where(generations.c.id == generation_id).order_by(generations.c.number.desc())
+        rows = await self._database.read(wanted.limit(1))
+        if not rows:
+            raise NotFound(f"Log entry '{generation_id[:100]}' not found")
+        return rows[0]
+
+    def file_of(self, row: Row[Any]) -> Path:
+        """The saved clip.
+
+        Raises:
+            NotFound: it wasn't saved, or is gone.
+        """
+        path = None if row.file is None else self._home / str(row.file)
+        if path is None or not path.is_file():
+            raise NotFound(f"Log entry '{row.id}' has no file; clips are kept while save_outputs is on")
+        return path
+
+    async def remove(self, rows: Sequence[Row[Any]]) -> None:
+        """Forget clips, with the files that were written for them."""
+        await asyncio.to_thread(self._unlink, rows)
+        gone = delete(generations).where(generations.c.number.in_([row.number for row in rows]))
+        await self._database.write(lambda connection: connection.execute(gone))
+
+    async def clear(self) -> int:
+        """Forget all; returns how many there were."""
+        await self.flush()
+        return await self._remove_all(select(generations))
+
+    async def sweep(self) -> None:
+        """Forget what is older than `output_retention_hours`."""
+        hours = self._settings.output_retention_hours
+        if hours is not None:
+            await self._remove_all(
+                select(generations).where(generations.c.created_at < database_time() - hours * 3_600)
+            )
+
+    async def _remove_all(self, wanted: Any) -> int:
+        count = 0
+        while rows := await self._database.read(wanted.limit(MOST_AT_ONCE)):
+            await self.remove(rows)
+            count += len(rows)
+        return count
+
+    def _unlink(self, rows: Sequence[Row[Any]]) -> None:
+        """Only files that are as they were written: an admin may have put others in their place."""
+        for row in rows:
+            path = None if row.file is None else self._home / row.file
+            if path is not None and path.is_file() and path.stat().st_size == row.file_size:
+                path.unlink(missing_ok=True)
+                path.with_suffix(SIDECAR).unlink(missing_ok=True)
+
+    async def _keep_for_ever(self) -> None:
+        swept = float("-inf")
+        while True:
+            await self._try(self.flush())
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                swept = time.monotonic()
+                await self._try(self.sweep())
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def _try(self, work: Any) -> None:
+        try:
+            await work
+        except (DiaServerError, OSError) as error:
+            log.warning("log of clips can't be kept", reason=str(error))
+
+
+def _insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    connection.execute(insert(generations), rows)
+
+
+def _pretty(sidecar: Sidecar) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"

@@ -1,0 +1,60 @@
+"""Speech as jobs: planned when they are accepted, spoken behind all listeners, kept as files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from dia_server.audio.encode import FORMATS
+from dia_server.blobs import Blobs
+from dia_server.files import replacing
+from dia_server.services import recipe
+from dia_server.services.account import Account
+from dia_server.services.speech import Speech
+
+KIND = "speech"
+
+
+class SpeechJobs:
+    """The handler of speech jobs."""
+
+    def __init__(self, speech: Speech, blobs: Blobs) -> None:
+        self._speech = speech
+        self._blobs = blobs
+
+    async def run(
+        self, payload: bytes, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Speak the plan in `payload` into a file; see `jobs.runner.Handler`.
+
+        Raises:
+            DiaServerError: the clip can't be made, now or at all.
+            OSError: the file can't be written.
+        """
+        plan = recipe.decode(payload, self._blobs)
+        kind = FORMATS[plan.format]
+        account = Account(id=stem.name.partition(".")[0])
+        started, pieces = monotonic(), []
+        async with aclosing(self._speech.stream(plan, account, background=True)) as stream:
+            async for piece in stream:
+                pieces.append(piece)
+                report(account.segments / len(plan.tasks))
+        data = kind.whole(b"".join(pieces))
+        path = stem.with_name(f"{stem.name}.{kind.extension}")
+        await asyncio.to_thread(_write, path, data)
+        return path.name, {
+            "size": len(data),
+            "seconds": account.seconds,
+            "generation_time": round(monotonic() - started, 3),
+            "fingerprint": account.fingerprint,
+        }
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as file:
+        file.write(data)
