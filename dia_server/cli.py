@@ -107,8 +107,14 @@ def worker(home: Path, config: Path | None, workers: int | None) -> None:
 
 @main.command(context_settings=CONTEXT)
 @home_option
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write")
+@click.option(
+    "--from",
+    "sidecar",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Make a saved clip again, from the .json file beside it; it needs no TEXT, and all but --srt is as it was",
+)
 @click.option("--voice", default="skylark", show_default=True)
 @click.option(
     "--model", default="dia", show_default=True, help="A name from `dia-server models`; dia is the default one"
@@ -117,7 +123,15 @@ def worker(home: Path, config: Path | None, workers: int | None) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same bytes [drawn and shown]")
 @click.option("--instructions", default="", help='How to say it, such as "cheerful and quick"; see docs/directing.md')
 @click.option("--srt", type=click.Path(path_type=Path, dir_okay=False), help="Captions to write besides")
-def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | None, **wanted: Any) -> None:
+def say(
+    home: Path,
+    config: Path | None,
+    text: str | None,
+    output: Path,
+    sidecar: Path | None,
+    srt: Path | None,
+    **wanted: Any,
+) -> None:
     """Speak TEXT into a file, without a server. `-` reads the text from standard input.
 
     The file's name says the format: .wav .mp3 .opus .aac .flac .pcm
@@ -128,6 +142,7 @@ def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | No
       dia-server say "[S1] Ready? [S2] Always." -o talk.wav --seed 7
       dia-server say "It was a quiet night." -o night.mp3 --instructions "in a whisper"
       dia-server say - -o chapter.flac --srt chapter.srt < chapter.txt
+      dia-server say --from outputs/20260115-103000-1a2b3c4d.json -o again.wav
     """
     from dia_server import logs
     from dia_server import say as saying
@@ -135,6 +150,11 @@ def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | No
 
     settings = _settings(home, config, workers=1)
     logs.configure(settings, logging.WARNING)
+    if sidecar is not None and text is None:
+        saying.say_again(settings, home, sidecar, output, srt)
+        return
+    if text is None or sidecar is not None:
+        raise click.UsageError("Say what to speak: either TEXT or --from")
     if text == "-":
         text = sys.stdin.read()
     request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), **wanted)

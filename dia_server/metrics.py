@@ -17,6 +17,8 @@ FIRST_AUDIO_SECONDS = Histogram(
 )
 AUDIO_SECONDS = Counter("dia_audio_seconds", "Seconds of audio made", ["model"])
 
+JOBS = Gauge("dia_jobs", "Jobs by status, when this is read", ["kind", "status"])
+
 LOOP_LAG = Histogram(
     "dia_event_loop_lag_seconds",
     "Seconds that a timer of the event loop was late",
