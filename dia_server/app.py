@@ -21,6 +21,7 @@ from dia_server.api import (
     documents,
     errors,
     generate,
+    gpus,
     mappings,
     openai,
     prompts,
@@ -41,6 +42,7 @@ from dia_server.blobs import Blobs
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
 from dia_server.services.discovery import Discovery
+from dia_server.services.gpus import Gpus
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
@@ -84,6 +86,7 @@ ROUTES = (
     system.root,
     system.health,
     system.workers,
+    gpus.gpu_status,
     system.metrics,
 )
 
@@ -138,6 +141,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),
+            "gpus": _given(Gpus(pool)),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,

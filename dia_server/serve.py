@@ -80,7 +80,7 @@ def serve(settings: Settings, home: Path) -> None:
     """Run until a signal ends it.
 
     Raises:
-        SettingsError: the address can't be listened on, or a model is named that isn't there.
+        SettingsError: the address can't be listened on, or a model or a GPU is named that isn't there.
     """
     check_models(settings)
     listener = listen(settings.host, settings.port)

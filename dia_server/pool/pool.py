@@ -11,6 +11,7 @@ from typing import Literal
 from dia_server import metrics
 from dia_server.errors import Draining, NoWorker, QueueFull
 from dia_server.pool.clip import Clip
+from dia_server.pool.devices import Devices
 from dia_server.pool.dispatch import Lane
 from dia_server.pool.supervisor import Place, WorkerInfo
 from dia_server.settings import Settings
@@ -33,8 +34,16 @@ class Pool:
     """All workers of this server. Create, start, use and close it on one event loop."""
 
     def __init__(self, settings: Settings) -> None:
+        """Look for GPUs.
+
+        Raises:
+            SettingsError: the settings want GPUs that aren't there.
+        """
         self._settings = settings
-        self.lanes = {name: Lane(name, config, settings) for name, config in settings.lanes.items()}
+        self.devices = Devices(settings)
+        self.lanes = {
+            name: Lane(name, config, settings, self.devices.picks(config)) for name, config in settings.lanes.items()
+        }
         self.draining = False
         self._clips: set[Clip] = set()
         self._idle = asyncio.Event()
@@ -47,8 +56,15 @@ class Pool:
         """All places of all lanes."""
         return [place for lane in self.lanes.values() for place in lane.places]
 
+    @property
+    def standing(self) -> list[Place]:
+        """The places whose workers are not only started on need."""
+        return [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
+
     async def start(self) -> None:
         """Start all workers; returns before they are up."""
+        self.devices.announce()
+        self.devices.watch.start()
         self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
         self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))
 
@@ -107,6 +123,7 @@ class Pool:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(place.stop() for place in self.places))
+        self.devices.watch.stop()
 
     def health(self) -> Literal["healthy", "starting", "degraded"]:
         """`starting` until a worker is up; `degraded` while a place crash-loops or a model can't be loaded."""
@@ -117,8 +134,7 @@ class Pool:
     @property
     def up(self) -> bool:
         """At least one worker that is not only started on need has a model and takes tasks."""
-        places = [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
-        return any(place.state == "up" and place.models for place in places)
+        return any(place.state == "up" and place.models for place in self.standing)
 
     def fingerprint(self, model: str) -> str | None:
         """Of the workers that have a model loaded; None while none has, or where they differ."""
