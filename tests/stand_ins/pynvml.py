@@ -1,6 +1,6 @@
-"""Stands in for NVML's C library, which is not there without a GPU: the GPUs are those of the JSON file `$STAND_IN_GPUS`.
+"""Stands in for NVML's C library where no GPU is: the GPUs are those of the JSON file `$STAND_IN_GPUS`.
 
-Each is an object of `uuid`, `name`, `total`, `free` and, while it fails, `error`: `lost`, `unsupported`, or `hang`. As
+Each is an object of `uuid`, `name`, `total`, `free` and, while it fails, `error`: `lost`, `unsupported` or `hang`. As
 with NVML, what was lost in a session stays lost in it.
 """
 
