@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,16 @@ def home_with(folder: Path, models: list[str], **settings: Any) -> Path:
     home = make_home(folder / "home", {"lanes": {"speech": {"models": models}}, "crash_loop_wait": 1, **settings})
     (home / "voices" / "steady.yaml").write_text(yaml.safe_dump(STEADY), encoding="utf-8")
     return home
+
+
+def doctor(home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dia_server", "doctor", "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "1000"},
+    )
 
 
 def by_id(server: Server) -> dict[str, dict[str, Any]]:
@@ -205,7 +216,8 @@ def test_a_driver_that_hangs_leaves_the_processor(gpus_of_this_process: Write, m
     monkeypatch.setattr(nvml, "FIND_SECONDS", 0.1)
     gpus_of_this_process(gpu("GPU-a", error="hang"))
     devices = Devices(Settings())
-    assert (devices.mode, devices.problem) == ("cpu", "NVIDIA's driver has not answered for 0.1 s")
+    assert devices.mode == "cpu"
+    assert devices.found.missing == "NVIDIA's driver has not answered for 0.1 s"
 
 
 def test_pressure_is_the_part_of_the_memory_that_is_taken(gpus_of_this_process: Write) -> None:
@@ -309,19 +321,23 @@ def test_a_driver_that_hangs_later_holds_up_nobody(tmp_path: Path, gpus: Write) 
         assert server.speak(voice="static", model="mirror").status_code == 200
 
 
+def test_doctor_tells_of_a_gpu_that_does_not_answer(tmp_path: Path, gpus: Write) -> None:
+    gpus(gpu("GPU-a"), gpu("GPU-b", error="lost"))
+    told = doctor(make_home(tmp_path / "home", {"port": 0}))
+    assert "0 (Tensor One); GPU 1 does not answer: GPU is lost; used: 0" in told.stdout
+    assert "`nvidia-smi` says more" in told.stdout
+    assert re.search(r"!! +│ GPUs", told.stdout)
+    assert told.returncode == 1
+    gpus(gpu("GPU-a"), gpu("GPU-b"))
+    assert re.search(r"ok +│ GPUs", doctor(tmp_path / "home").stdout)
+
+
 def test_gpus_of_several_types_are_told_of(tmp_path: Path, gpus: Write) -> None:
     gpus(gpu("GPU-a"), gpu("GPU-b", name="Tensor Two"))
     with running_server(home_with(tmp_path, ["mirror"])) as server:
         server.wait_until_ready(2)
         assert "GPUs of several types: a seed's bytes depend on which one speaks" in server.log()
-    told = subprocess.run(
-        [sys.executable, "-m", "dia_server", "doctor", "--home", str(server.home)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"COLUMNS": "1000"},
-    )
-    assert "0 (Tensor One), 1 (Tensor Two); used: 0, 1; of several types" in told.stdout
+    assert "0 (Tensor One), 1 (Tensor Two); used: 0, 1; of several types" in doctor(server.home).stdout
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import structlog
 
 from dia_server.errors import SettingsError
 from dia_server.models import registry
-from dia_server.pool.nvml import VISIBLE, Card, NoAnswer, Watch, find_cards
+from dia_server.pool.nvml import VISIBLE, Card, NoAnswer, NoDriver, Watch, find_cards
 from dia_server.settings import Lane, Settings
 
 log = structlog.get_logger(__name__)
@@ -41,13 +41,26 @@ CPU = Device()
 Pick = Callable[[], Device]
 
 
+class Found(msgspec.Struct, frozen=True):
+    """The GPUs that can be seen here.
+
+    Attributes:
+        gpus: those that answer.
+        missing: why there are no others; empty if nothing is known of any.
+        is_sick: a GPU that should answer doesn't, or their driver.
+    """
+
+    gpus: tuple[Device, ...] = ()
+    missing: str = ""
+    is_sick: bool = False
+
+
 class Devices:
     """What there is to compute on.
 
     Attributes:
-        found: every GPU that can be seen here, but for those that don't answer.
+        found: what can be seen here.
         used: the GPUs that workers may get; none means that all compute on the processor.
-        problem: why GPUs are missing; empty if none are.
         watch: the state of the used ones.
     """
 
@@ -58,10 +71,7 @@ class Devices:
             SettingsError: the settings want GPUs that aren't there.
         """
         self._settings = settings
-        self.found: tuple[Device, ...] = ()
-        self.problem = ""
-        if settings.gpu_mode != "cpu":
-            self.found, self.problem = find_devices(os.environ.get(VISIBLE))
+        self.found = Found() if settings.gpu_mode == "cpu" else find_devices(os.environ.get(VISIBLE))
         self.used = self._choose()
         self.watch = Watch([gpu.uuid for gpu in self.used])
 
@@ -86,12 +96,13 @@ class Devices:
 
     def describe(self) -> str:
         """One line for people."""
-        found = ", ".join(f"{gpu.index} ({gpu.kind})" for gpu in self.found) or "none"
-        return f"{found}; {self.problem}" if self.problem else found
+        gpus = ", ".join(f"{gpu.index} ({gpu.kind})" for gpu in self.found.gpus) or "none"
+        return f"{gpus}; {self.found.missing}" if self.found.missing else gpus
 
     def announce(self) -> None:
         """Tell the log what is used, and what an admin may not expect."""
-        log.info("devices", mode=self.mode, used=[gpu.name for gpu in self.used], found=self.describe())
+        tell = log.warning if self.found.is_sick else log.info
+        tell("devices", mode=self.mode, used=[gpu.name for gpu in self.used], found=self.describe())
         if self.are_mixed:
             log.warning("GPUs of several types: a seed's bytes depend on which one speaks; see `allowed_gpus`")
 
@@ -103,7 +114,7 @@ class Devices:
         mode, allowed = self._settings.gpu_mode, self._settings.allowed_gpus
         if mode == "cpu":
             return ()
-        gpus = {gpu.index: gpu for gpu in self.found}
+        gpus = {gpu.index: gpu for gpu in self.found.gpus}
         wanted = list(gpus) if allowed is None else list(dict.fromkeys(allowed))
         missing = [str(index) for index in wanted if index not in gpus]
         if missing:
@@ -112,7 +123,7 @@ class Devices:
                 "Name some of these, set it to null for all, or set `gpu_mode` to cpu"
             )
         if not wanted and mode != "auto":
-            reason = "`allowed_gpus` allows none" if self.found else f"the GPUs here are: {self.describe()}"
+            reason = "`allowed_gpus` allows none" if gpus else f"the GPUs here are: {self.describe()}"
             raise SettingsError(
                 f"`gpu_mode` is {mode}, but {reason}. Install NVIDIA's driver or allow a GPU, or set `gpu_mode` to "
                 "auto, which takes the processor where there is no GPU"
@@ -120,19 +131,19 @@ class Devices:
         return tuple(gpus[index] for index in (wanted[:1] if mode == "single" else wanted))
 
 
-def find_devices(visible: str | None) -> tuple[tuple[Device, ...], str]:
-    """The GPUs here by their numbers, and why any are missing; `visible` is what `CUDA_VISIBLE_DEVICES` says."""
+def find_devices(visible: str | None) -> Found:
+    """The GPUs here, numbered; `visible` is what `CUDA_VISIBLE_DEVICES` says."""
     try:
         cards = find_cards()
     except NoAnswer as problem:
-        return (), str(problem)
-    problems = [f"GPU {number} does not answer: {card.problem}" for number, card in enumerate(cards) if card.problem]
-    if visible is not None:
-        hidden, cards = len(cards), _visible(visible, cards)
-        if len(cards) < hidden:
-            problems.append(f"{VISIBLE} is '{visible}', which hides {hidden - len(cards)}")
-    gpus = (Device(index, card.uuid, card.kind) for index, card in enumerate(cards) if not card.problem)
-    return tuple(gpus), "; ".join(problems)
+        return Found(missing=str(problem), is_sick=not isinstance(problem, NoDriver))
+    seen = cards if visible is None else _visible(visible, cards)
+    missing = [f"GPU {index} does not answer: {card.problem}" for index, card in enumerate(seen) if card.problem]
+    is_sick = bool(missing)
+    if len(seen) < len(cards):
+        missing.append(f"{VISIBLE} is '{visible}', which hides {len(cards) - len(seen)}")
+    gpus = (Device(index, card.uuid, card.kind) for index, card in enumerate(seen) if not card.problem)
+    return Found(tuple(gpus), "; ".join(missing), is_sick)
 
 
 def _visible(listed: str, cards: Sequence[Card]) -> list[Card]:

@@ -25,6 +25,10 @@ class NoAnswer(Exception):
     """NVML can't say; the message says why."""
 
 
+class NoDriver(NoAnswer):
+    """There is nothing to ask, which is well on a machine without a GPU."""
+
+
 class Card(msgspec.Struct, frozen=True):
     """A GPU of this machine; one with a `problem` has no more than that."""
 
@@ -127,7 +131,7 @@ def _session() -> Iterator[Any]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
-        raise NoAnswer("NVIDIA's driver is not installed") from None
+        raise NoDriver("NVIDIA's driver is not installed") from None
     except pynvml.NVMLError as error:
         raise NoAnswer(f"NVIDIA's driver says '{error}'") from None
     try:

@@ -118,6 +118,7 @@ class Worker:
             engine.admit(attempt, task)
         except Exception:
             log.exception("model %s can't take a task", task.model)
+            _end_without_gpu()
             self._send(Report(attempt, Failed("The model can't take this task; the server's log says why")))
             return
         self._model_of[attempt] = task.model

@@ -64,7 +64,7 @@ class Gpus:
         memory = {gpu.name: self._memory(gpu) for gpu in used}
         return GpuStatus(
             gpu_mode=self._devices.mode,
-            gpu_count=len(self._devices.found),
+            gpu_count=len(self._devices.found.gpus),
             allowed_gpus=tuple(gpu.index for gpu in used if gpu.index is not None),
             use_multi_gpu=len(used) > 1,
             models_loaded={gpu.name: self._is_loaded(gpu) for gpu in used} | self._processor(),
