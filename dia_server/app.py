@@ -21,6 +21,7 @@ from dia_server.api import (
     documents,
     errors,
     generate,
+    gpus,
     jobs,
     logs,
     mappings,
@@ -43,6 +44,7 @@ from dia_server.core import Core
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
 from dia_server.services.discovery import Discovery
+from dia_server.services.gpus import Gpus
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
@@ -95,6 +97,7 @@ ROUTES = (
     system.root,
     system.health,
     system.workers,
+    gpus.gpu_status,
     system.metrics,
     system.cleanup,
 )
@@ -159,6 +162,7 @@ def create_routes(core: Core) -> Litestar:
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),
+            "gpus": _given(Gpus(pool)),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,

@@ -63,7 +63,7 @@ def main() -> None:
 @home_option
 @click.option("--host", help="Address to listen on; 0.0.0.0 opens the server to the network [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one and prints it [7860]")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane [2]")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane, without GPUs [2]")
 def serve(home: Path, config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Start the server.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,10 +57,18 @@ async def running_core(settings: Settings, home: Path, pool: Pool, name: str) ->
     """
     async with open_database(settings, home) as database:
         core = _wire(settings, home, pool, database, name)
-        await core.leases.register(machine_id(), 0, 0)
-        async with core.history.running():
-            yield core
-        core.speech.close()
+        try:
+            await core.leases.register(machine_id(), 0, 0)
+            async with core.history.running():
+                yield core
+        finally:
+            core.speech.close()
+
+
+async def sweep_blobs(core: Core) -> None:
+    """Remove the recordings that nothing refers to any more."""
+    names = await core.jobs.blobs() | await core.history.blobs()
+    await asyncio.to_thread(core.blobs.sweep, list((core.home / FOLDER).glob("*")), names)
 
 
 def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str) -> Core:

@@ -112,6 +112,11 @@ class History:
             raise NotFound(f"Log entry '{generation_id[:100]}' not found")
         return rows[0]
 
+    async def blobs(self) -> set[str]:
+        """The names of the blobs that saved clips refer to."""
+        wanted = select(generations.c.blobs).where(generations.c.blobs != "").distinct()
+        return {name for row in await self._database.read(wanted) for name in row.blobs.split()}
+
     def file_of(self, row: Row[Any]) -> Path:
         """The saved clip.
 
