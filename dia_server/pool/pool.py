@@ -41,6 +41,8 @@ class Pool:
         self._idle.set()
         self._keepers: list[asyncio.Task[None]] = []
         self._at_drain: list[Callable[[], object]] = []
+        metrics.CLIPS.set_function(lambda: len(self._clips))
+        metrics.CLIPS_WAITING.set_function(self._waiting)
 
     @property
     def places(self) -> list[Place]:
@@ -60,7 +62,7 @@ class Pool:
         """
         if self.draining:
             raise Draining("The server is shutting down; try again in a moment")
-        waiting = sum(clip.waiting for clip in self._clips)
+        waiting = self._waiting()
         if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
             raise QueueFull(
                 f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
@@ -128,6 +130,9 @@ class Pool:
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""
         return [place.info() for place in self.places]
+
+    def _waiting(self) -> int:
+        return sum(clip.waiting for clip in self._clips)
 
     def _clip_closed(self, clip: Clip) -> None:
         self._clips.discard(clip)
