@@ -51,7 +51,8 @@ class Target(NamedTuple):
         path = parts.path.rstrip("/")
         if not path.endswith("/audio/speech"):
             path = path.removesuffix("/v1") + SPEECH
-        return cls(parts.hostname, port or (443 if tls else 80), path, tls, api_key)
+        query = f"?{parts.query}" if parts.query else ""
+        return cls(parts.hostname, port or (443 if tls else 80), path + query, tls, api_key)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -97,12 +98,14 @@ class Limit:
     @property
     def seconds_left(self) -> float:
         """Until nothing new is to begin."""
-        return max(0.0, self._end - perf_counter())
+        return max(0.0, self._end - perf_counter()) if self._requests else 0.0
 
     def takes_another(self) -> bool:
         """Whether another request may begin; it counts then."""
+        if not self.seconds_left:
+            return False
         self._requests -= 1
-        return self._requests >= 0 and self.seconds_left > 0
+        return True
 
 
 class Listener(asyncio.Protocol):

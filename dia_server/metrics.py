@@ -13,7 +13,7 @@ REQUEST_SECONDS = Histogram(
 
 STREAMS = Counter("dia_streams", "Clips by how they ended: completed, aborted (client left) or failed", ["outcome"])
 FIRST_AUDIO_SECONDS = Histogram(
-    "dia_first_audio_seconds", "Seconds from request to the first audio byte", buckets=_SHORT
+    "dia_first_audio_seconds", "Seconds from a clip's start to its first encoded byte", buckets=_SHORT
 )
 AUDIO_SECONDS = Counter("dia_audio_seconds", "Seconds of audio made", ["model"])
 REAL_TIME_FACTOR = Histogram(
