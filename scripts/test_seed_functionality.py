@@ -117,9 +117,9 @@ class Server:
         body = {"text": TEXT, "voice_id": self.voice, "response_format": audio_format, "seed": seed}
         return self.ask(f"/generate{query}", body)
 
-    def speech(self, seed: int | None, audio_format: str = "wav") -> Answer:
+    def speech(self, seed: int | None) -> Answer:
         """Speech by OpenAI's route."""
-        body = {"input": TEXT, "voice": self.voice, "model": "dia", "response_format": audio_format, "seed": seed}
+        body = {"input": TEXT, "voice": self.voice, "model": "dia", "seed": seed}
         return self.ask("/v1/audio/speech", body)
 
 
@@ -150,19 +150,9 @@ def same(first: bytes, *others: bytes) -> str:
     return f"{len(others) + 1} x the same {len(first)} bytes"
 
 
-def check_generate(server: Server) -> str:
-    """The Dia route repeats itself."""
-    return same(*(sound(server.generate(SEED)) for _ in range(2)))
-
-
-def check_generate_mp3(server: Server) -> str:
-    """So it does after encoding."""
-    return same(*(sound(server.generate(SEED, "mp3")) for _ in range(2)))
-
-
-def check_speech(server: Server) -> str:
-    """OpenAI's route repeats itself."""
-    return same(*(sound(server.speech(SEED)) for _ in range(2)))
+def twice(speak: Callable[[int], Answer]) -> str:
+    """Ask for the same twice."""
+    return same(*(sound(speak(SEED)) for _ in range(2)))
 
 
 def check_different_seeds(server: Server) -> str:
@@ -170,16 +160,6 @@ def check_different_seeds(server: Server) -> str:
     if len({sound(server.generate(seed)) for seed in SEEDS}) == 1:
         raise Failed(f"seeds {SEEDS} gave the same bytes: the voice's model doesn't use its seed; try another --voice")
     return f"seeds {SEEDS} sound different"
-
-
-def check_generate_drawn(server: Server) -> str:
-    """The Dia route draws a seed."""
-    return drawn(server.generate)
-
-
-def check_speech_drawn(server: Server) -> str:
-    """OpenAI's route draws a seed."""
-    return drawn(server.speech)
 
 
 def drawn(speak: Callable[[int | None], Answer]) -> str:
@@ -257,12 +237,12 @@ def read_json(answer: Answer) -> dict[str, Any]:
 
 
 CHECKS: dict[str, Callable[[Server], str]] = {
-    "POST /generate: the same seed twice": check_generate,
-    "POST /generate as mp3: the same seed twice": check_generate_mp3,
-    "POST /v1/audio/speech: the same seed twice": check_speech,
+    "POST /generate: the same seed twice": lambda server: twice(server.generate),
+    "POST /generate as mp3: the same seed twice": lambda server: twice(lambda seed: server.generate(seed, "mp3")),
+    "POST /v1/audio/speech: the same seed twice": lambda server: twice(server.speech),
     "Different seeds: different bytes": check_different_seeds,
-    "POST /generate without a seed: told in X-Seed, which repeats it": check_generate_drawn,
-    "POST /v1/audio/speech without a seed: told in X-Seed, which repeats it": check_speech_drawn,
+    "POST /generate without a seed: told in X-Seed, which repeats it": lambda server: drawn(server.generate),
+    "POST /v1/audio/speech without a seed: told in X-Seed, which repeats it": lambda server: drawn(server.speech),
     "Eight at once, two seeds: each as if it were alone": check_at_once,
     "POST /generate?async_mode=true: the bytes of the answer without it": check_async,
 }
