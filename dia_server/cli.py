@@ -56,6 +56,7 @@ def main() -> None:
       dia-server serve                                  start on http://localhost:7860
       dia-server say "Good morning!" -o morning.mp3     speak without a server
       dia-server doctor                                 check this installation
+      dia-server bench --clients 1,4,16                 measure a running server
     """
 
 
@@ -159,6 +160,63 @@ def say(
         text = sys.stdin.read()
     request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), **wanted)
     saying.say(settings, home, request, output, srt)
+
+
+def _counts(_context: click.Context, _option: click.Parameter, text: str) -> list[int]:
+    """Numbers of clients."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise click.BadParameter(f"'{text}' is no list of numbers from 1 on; give one like 1,4,16")
+    return counts
+
+
+@main.command(context_settings=CONTEXT)
+@click.argument("url", default="http://localhost:7860")
+@click.option(
+    "--clients", callback=_counts, default="1,4,16", show_default=True, help="Listeners at once, one level each"
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="How long a level asks"
+)
+@click.option("--requests", type=click.IntRange(min=1), help="Requests of a level, in place of --seconds")
+@click.option("--text", default="The morning train to the coast leaves at half past.", show_default=True)
+@click.option("--voice", default="alloy", show_default=True)
+@click.option("--model", default="tts-1", show_default=True)
+@click.option("--format", "response_format", default="pcm", show_default=True, help="wav mp3 opus aac flac pcm")
+@click.option("--api-key", envvar="DIA_API_KEY", help="Key, where the server wants one [$DIA_API_KEY]")
+@click.option(
+    "--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the figures to, besides"
+)
+def bench(
+    url: str,
+    clients: list[int],
+    seconds: float,
+    requests: int | None,
+    text: str,
+    api_key: str | None,
+    output: Path | None,
+    **wanted: str,
+) -> None:
+    """Measure a speech server at URL, this one or any other with OpenAI's POST /v1/audio/speech.
+
+    So many listeners ask again as soon as they have their clip; the table tells when the first byte came and when the
+    last one, the real-time factor (seconds that a clip took per second of audio), and what all of them got a second.
+    Answers other than 200 are counted, never sent again; who gets one waits for as long as its Retry-After says.
+
+    \b
+    Examples:
+      dia-server bench
+      dia-server bench http://speech.lan:7860 --clients 1,8,64 --seconds 30
+      dia-server bench https://speech.example.org/v1 --requests 20 --format mp3 --json figures.json
+    """
+    from dia_server import bench as measuring
+    from dia_server.listener import Target
+
+    wanted["input"] = text
+    measuring.bench(Target.of(url, api_key), wanted, clients=clients, requests=requests, seconds=seconds, output=output)
 
 
 @main.group(cls=Commands, context_settings=CONTEXT, invoke_without_command=True)

@@ -37,6 +37,8 @@ class Lane:
         self.segment_seconds = 0.0
         self._waiting: list[SegmentRun] = []
         self._numbers = count()
+        for counter in (metrics.DEATHS, metrics.REPLAYS, metrics.MISMATCHES):
+            counter.labels(name)
         metrics.QUEUED.labels(name).set_function(lambda: len(self._waiting))
         metrics.WORKERS.labels(name).set_function(lambda: sum(place.state == "up" for place in self.places))
         metrics.SLOTS.labels(name).set_function(lambda: sum(place.slots for place in self.places))

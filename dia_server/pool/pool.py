@@ -51,6 +51,8 @@ class Pool:
         self._idle.set()
         self._keepers: list[asyncio.Task[None]] = []
         self._at_drain: list[Callable[[], object]] = []
+        metrics.CLIPS.set_function(lambda: len(self._clips))
+        metrics.CLIPS_WAITING.set_function(self._waiting)
 
     @property
     def places(self) -> list[Place]:
@@ -85,17 +87,18 @@ class Pool:
             Draining, QueueFull: no work is taken now.
         """
         self.check_drain()
-        heard = [clip for clip in self._clips if not clip.background]
-        waiting = sum(clip.waiting for clip in heard)
-        if waiting >= self._settings.max_queue or len(heard) >= self._settings.max_clips:
+        waiting = self._waiting()
+        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
             raise QueueFull(
-                f"{len(heard)} requests are open and {waiting} of them wait for a worker; "
+                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
                 f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
                 retry_after=max(lane.seconds_to_clear(waiting) for lane in self.lanes.values()),
             )
 
     def open(self, model: str, *, background: bool = False) -> Clip:
-        """Admit a clip that a model of the pool will speak; whoever opens one in the background bounds their number.
+        """Admit a clip that a model of the pool will speak.
+
+        Whoever opens one in the background bounds their number, and ends it when the pool drains.
 
         Raises:
             Draining, NoWorker, QueueFull: no work is taken now.
@@ -110,7 +113,9 @@ class Pool:
         lane = self.lanes[name]
         if lane.hopeless:
             raise lane.no_worker()
-        clip = Clip(lane, self._clip_closed, background=background)
+        if background:
+            return Clip(lane, lambda _: None, background=True)
+        clip = Clip(lane, self._clip_closed)
         self._clips.add(clip)
         self._idle.clear()
         return clip
@@ -163,6 +168,9 @@ class Pool:
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""
         return [place.info() for place in self.places]
+
+    def _waiting(self) -> int:
+        return sum(clip.waiting for clip in self._clips)
 
     def _clip_closed(self, clip: Clip) -> None:
         self._clips.discard(clip)

@@ -92,6 +92,7 @@ class Speech:
         last = await self._render(renderer, renderer.finish)
         self._note(account, renderer, clip, started)
         metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)
+        metrics.REAL_TIME_FACTOR.labels(plan.model).observe((monotonic() - started) / account.seconds)
         yield last
 
     async def _render(self, renderer: ClipRenderer, call: Callable[..., bytes], *arguments: bytes) -> bytes:
