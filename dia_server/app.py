@@ -18,6 +18,7 @@ from litestar.types import ASGIApp
 
 from dia_server import __version__
 from dia_server.api import (
+    configuration,
     documents,
     errors,
     generate,
@@ -31,15 +32,17 @@ from dia_server.api import (
     whisper,
 )
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
-from dia_server.api.bodies import JsonBody
+from dia_server.api.bodies import FILE_BOUND, JsonBody, bounded_request
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
-from dia_server.api.uploads import FORM_BYTES, Uploads
+from dia_server.api.uploads import Uploads
 from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import Blobs
+from dia_server.config_file import Sources
 from dia_server.errors import DiaServerError
 from dia_server.pool.pool import Pool
+from dia_server.services.configuration import Configuration
 from dia_server.services.discovery import Discovery
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
@@ -81,6 +84,8 @@ ROUTES = (
     prompts.discover,
     transcripts.put_transcript,
     transcripts.transcribe_prompt,
+    configuration.get_config,
+    configuration.put_config,
     system.root,
     system.health,
     system.workers,
@@ -88,16 +93,16 @@ ROUTES = (
 )
 
 
-def create_app(settings: Settings, home: Path, pool: Pool) -> ASGIApp:
-    """The application over an opened home and a running pool."""
-    routes = create_routes(settings, home, pool)
-    return RequestLog(HeadAsGet(Cors(routes, settings.cors_origins)))
+def create_app(settings: Settings, sources: Sources, home: Path, pool: Pool) -> ASGIApp:
+    """The application over an opened home and a running pool; `sources` are what the settings were made of."""
+    routes = create_routes(settings, sources, home, pool)
+    return RequestLog(HeadAsGet(Cors(routes, settings)))
 
 
-def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
+def create_routes(settings: Settings, sources: Sources, home: Path, pool: Pool) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     store = VoiceStore(home / "voices")
-    prompt_store = PromptStore(home / FOLDER, settings.max_prompt_seconds)
+    prompt_store = PromptStore(home / FOLDER, settings)
     references = References(prompt_store, Blobs(home / BLOBS))
     speech = Speech(settings, pool, store, references)
     transcription = Transcription(settings, pool)
@@ -116,12 +121,10 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
     return Litestar(
         route_handlers=[
             *ROUTES,
-            _with_files(
-                settings.max_upload_bytes, transcriptions.create_transcription, transcriptions.create_translation
-            ),
-            _with_files(settings.max_upload_bytes, prompts.upload_prompt),
+            _with_files("max_upload_bytes", transcriptions.create_transcription, transcriptions.create_translation),
+            _with_files("max_upload_bytes", prompts.upload_prompt),
             # Litestar wants all that a path takes in one place.
-            _with_files(settings.max_voice_sample_bytes, mappings.create_custom_voice, voices.list_audio_voices),
+            _with_files("max_voice_sample_bytes", mappings.create_custom_voice, voices.list_audio_voices),
             create_static_files_router(SWAGGER, directories=[_swagger_folder()], include_in_schema=False),
         ],
         dto=JsonBody,
@@ -138,6 +141,7 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),
+            "configuration": _given(Configuration(settings, sources)),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,
@@ -147,7 +151,8 @@ def create_routes(settings: Settings, home: Path, pool: Pool) -> Litestar:
         },
         guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
         lifespan=[lifespan],
-        request_max_body_size=settings.max_body_bytes,
+        request_class=bounded_request(settings),
+        request_max_body_size=None,
         openapi_config=_openapi(settings),
         logging_config=None,
     )
@@ -158,9 +163,9 @@ def _given(service: object) -> Provide:
     return Provide(lambda: service, sync_to_thread=False)
 
 
-def _with_files(file_bytes: int, *handlers: HTTPRouteHandler) -> Router:
-    """Routes whose bodies may be forms with a file of such a size."""
-    return Router("/", route_handlers=handlers, request_max_body_size=file_bytes + FORM_BYTES)
+def _with_files(bound: str, *handlers: HTTPRouteHandler) -> Router:
+    """Routes whose bodies may be forms with a file, and the setting that bounds it."""
+    return Router("/", route_handlers=handlers, opt={FILE_BOUND: bound})
 
 
 def _swagger_folder() -> Path:

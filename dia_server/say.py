@@ -53,7 +53,7 @@ async def _say(settings: Settings, home: Path, request: SpeechRequest, output: P
     voices = VoiceStore(voices_of(home))
     account = Account()
     with tempfile.TemporaryDirectory() as folder:
-        references = References(PromptStore(home / FOLDER, settings.max_prompt_seconds), Blobs(Path(folder)))
+        references = References(PromptStore(home / FOLDER, settings), Blobs(Path(folder)))
         plan = await prepare_plan(request, voices=voices, references=references, settings=settings)
         async with running_pool(settings) as pool:
             speech = Speech(settings, pool, voices, references)

@@ -16,6 +16,7 @@ import click
 import uvicorn
 
 from dia_server import __version__
+from dia_server.config_file import Sources
 from dia_server.errors import SettingsError
 from dia_server.pool.pool import Pool, running_pool
 from dia_server.services.plan import check_models
@@ -40,10 +41,10 @@ Routes: {url}/schema    Health: {url}/health    Stop: Ctrl-C
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that first lets running work end: new work gets 503 meanwhile, and the port stays open."""
 
-    def __init__(self, config: uvicorn.Config, pool: Pool, grace: float, banner: str) -> None:
+    def __init__(self, config: uvicorn.Config, pool: Pool, settings: Settings, banner: str) -> None:
         super().__init__(config)
         self._pool = pool
-        self._grace = grace
+        self._settings = settings
         self._banner = banner
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,15 +70,15 @@ class DrainingServer(uvicorn.Server):
         self._drain = asyncio.create_task(self._drain_and_exit())
 
     async def _drain_and_exit(self) -> None:
-        started = monotonic()
-        await self._pool.drain(self._grace)
+        started, grace = monotonic(), self._settings.drain_grace
+        await self._pool.drain(grace)
         # Clips that are made may still be on their way to slow readers.
-        self.config.timeout_graceful_shutdown = ceil(max(LAST_SECONDS, self._grace - (monotonic() - started)))
+        self.config.timeout_graceful_shutdown = ceil(max(LAST_SECONDS, grace - (monotonic() - started)))
         self.should_exit = True
 
 
-def serve(settings: Settings, home: Path) -> None:
-    """Run until a signal ends it.
+def serve(settings: Settings, sources: Sources, home: Path) -> None:
+    """Run until a signal ends it; `sources` are what the settings were made of.
 
     Raises:
         SettingsError: the address can't be listened on, or a model is named that isn't there.
@@ -90,10 +91,12 @@ def serve(settings: Settings, home: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(settings, home, listener, stopped))
+        runner.run(_serve(settings, sources, home, listener, stopped))
 
 
-async def _serve(settings: Settings, home: Path, listener: socket.socket, stopped: threading.Event) -> None:
+async def _serve(
+    settings: Settings, sources: Sources, home: Path, listener: socket.socket, stopped: threading.Event
+) -> None:
     async with running_pool(settings) as pool:
         # The web framework takes half a second to import, in which the workers already load their models.
         await asyncio.sleep(0)
@@ -101,7 +104,7 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket, stoppe
         from dia_server.app import create_app
 
         config = uvicorn.Config(
-            create_app(settings, home, pool),
+            create_app(settings, sources, home, pool),
             http=bounded_protocol(settings),
             log_config=None,
             access_log=False,
@@ -112,7 +115,7 @@ async def _serve(settings: Settings, home: Path, listener: socket.socket, stoppe
         key = "-H 'Authorization: Bearer <one of api_keys>' " if settings.api_keys else ""
         banner = BANNER.format(version=__version__, url=_url(listener), key=key)
         if not stopped.is_set():
-            await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
+            await DrainingServer(config, pool, settings, banner).serve(sockets=[listener])
 
 
 def _url(listener: socket.socket) -> str:
