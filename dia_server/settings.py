@@ -44,11 +44,10 @@ def _meta(description: str, *, restart: str = "", secret: bool = False) -> msgsp
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Worker processes that share their work and are delayed by no other lane."""
 
-    models: Annotated[
-        tuple[str, ...],
-        msgspec.Meta(min_length=1),
-        _meta("models that these workers run; the first is loaded at start"),
-    ] = ("hibari", "noise")
+    models: Annotated[tuple[str, ...], _meta("models that these workers run; the first is loaded at start")] = (
+        "hibari",
+        "noise",
+    )
     processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
     idle_timeout: Annotated[
@@ -58,6 +57,11 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     task_timeout: Annotated[
         Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
     ] = None
+
+    def __post_init__(self) -> None:
+        # As a constraint on the field it would spoil the OpenAPI document: Litestar takes `...` for a type there.
+        if not self.models:
+            raise ValueError("`models` must name at least one")
 
 
 # Lanes that are there even if the settings name others only.
