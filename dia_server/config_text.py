@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 _WIDTH = 119
+_ODD_BREAKS = re.compile(r"[\x85\u2028\u2029]|\\x85|\\u202[89]")
 
 
 def with_values(text: str, values: Mapping[str, Any]) -> str:
@@ -20,11 +22,9 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
         ValueError: the text is not of the kind that can be changed so; the message says what it has.
     """
     _check(text)
-    end_of_line = "\r\n" if "\r\n" in text else "\n"
     try:
         for name, value in values.items():
-            entry = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=_WIDTH).rstrip("\n")
-            text = _with_entry(text, name, entry.replace("\n", end_of_line), end_of_line)
+            text = _with_value(text, name, value)
     except yaml.YAMLError:
         raise ValueError("its form is unusual") from None
     return text
@@ -41,36 +41,71 @@ def _check(text: str) -> None:
         raise ValueError("it is written in braces, not as `name: value` lines")
 
 
-def _with_entry(text: str, name: str, entry: str, end_of_line: str) -> str:
-    there = _entry_in(text, name)
-    if there is not None:
-        return text[: there.start] + entry + text[there.stop :]
+def _with_value(text: str, name: str, value: Any) -> str:
+    there = _find(text, name)
+    if there is None:
+        return _with_new(text, _dump(text, {name: value}), name)
+    key, node = there
+    if value and isinstance(value, dict) and isinstance(node, yaml.MappingNode) and not node.flow_style:
+        return _with_items(text, key, node, value)
+    return text[: key.start_mark.index] + _dump(text, {name: value}) + text[_end_of(node, text) :]
+
+
+def _find(text: str, name: str) -> tuple[yaml.Node, yaml.Node] | None:
+    """The key and the value of a setting; of two, the last one counts."""
+    document = yaml.compose(text, yaml.SafeLoader)
+    entries = document.value if isinstance(document, yaml.MappingNode) else []
+    return next((entry for entry in reversed(entries) if entry[0].value == name), None)
+
+
+def _with_new(text: str, entry: str, name: str) -> str:
     # The default as config.yaml has it when it comes with the server, all its lines.
     default = re.search(rf"^# ?{name}:.*(?:\n#(?: ?-|  ).*)*", text, re.MULTILINE)
     at = default.end() if default else len(text)
-    before = text[:at].removesuffix("\r")
+    before, after, end_of_line = text[:at].removesuffix("\r"), text[at:], _end_of_line(text)
     if before and not before.endswith("\n"):
         before += end_of_line
-    return before + entry + (text[at:] if text[at:].strip("\r") else end_of_line)
+    return before + entry + (after if default and after else end_of_line)
 
 
-def _entry_in(text: str, name: str) -> slice | None:
-    """Where a setting and its value stand; of two, the last one counts."""
-    document = yaml.compose(text, yaml.SafeLoader)
-    if not isinstance(document, yaml.MappingNode):
-        return None
-    found = [(key, value) for key, value in document.value if key.value == name]
-    if not found:
-        return None
-    key, value = found[-1]
-    start = key.start_mark.index
-    # A text of several lines ends where the next line begins.
-    return slice(start, start + len(text[start : _end_of(value)].rstrip()))
+def _with_items(text: str, key: yaml.Node, node: yaml.MappingNode, value: Mapping[str, Any]) -> str:
+    """The text with other items in a block; those that stay keep their comments, which are above and beside them."""
+    old = yaml.safe_load(text)[key.value]
+    start = at = _line_end(text, key.end_mark.index)
+    lines = {}
+    for item, inner in node.value:
+        name, begin, end = item.value, inner.start_mark.index, _end_of(inner, text)
+        after = _line_end(text, end)
+        if name in value:
+            entry = text[begin:end] if value[name] == old[name] else _dump(text, value[name], node)
+            lines[name] = text[at:begin] + entry + text[end:after]
+        at = after
+    margin = _end_of_line(text) + " " * node.start_mark.column
+    found = [lines.get(name) or margin + _dump(text, {name: each}, node) for name, each in value.items()]
+    return text[:start] + "".join(found) + text[at:]
 
 
-def _end_of(node: yaml.Node) -> int:
-    """Where a value ends; a block's own end is behind the comments that follow it."""
-    if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
-        return node.end_mark.index
-    last = node.value[-1]
-    return _end_of(last[1] if isinstance(last, tuple) else last)
+def _dump(text: str, value: Any, siblings: yaml.Node | None = None) -> str:
+    """A value, or an entry, as it stands in the text; among its siblings, on one line."""
+    width, column = (sys.maxsize, siblings.start_mark.column) if siblings else (_WIDTH, 0)
+    # PyYAML escapes all that is not ASCII, or nothing; what YAML takes for ends of lines must be.
+    is_readable = not _ODD_BREAKS.search(str(value))
+    dumped = yaml.safe_dump(value, sort_keys=False, allow_unicode=is_readable, width=width)
+    return dumped.removesuffix("...\n").rstrip("\n").replace("\n", _end_of_line(text) + " " * column)
+
+
+def _end_of(node: yaml.Node, text: str) -> int:
+    """Where a value ends; a block's own end is behind the comments and lines that follow it."""
+    while isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return len(text[: node.end_mark.index].rstrip())
+
+
+def _line_end(text: str, at: int) -> int:
+    found = re.compile(r"\r?\n").search(text, at)
+    return found.start() if found else len(text)
+
+
+def _end_of_line(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"

@@ -172,7 +172,9 @@ def test_no_body_does_harm(tuned: Server, body: bytes) -> None:
 
 def test_odd_values_come_back_as_they_were_sent(tuned: Server) -> None:
     aliases = {"no": "~", "": "\u2028é\x00\x1b", "12:30": "x: y #z", "k" * 2_000: "\r\n", "<<": "*a", "- ": "\ufeff"}
-    with changed(tuned, voice_aliases=aliases, max_clips=10**25, beat_timeout=1e300):
+    endless = dict.fromkeys(["request_timeout", "upload_timeout", "write_timeout", "segment_timeout"], 1e300)
+    with changed(tuned, voice_aliases=aliases, max_clips=10**25, beat_timeout=1e300, **endless):
+        assert tuned.speak("Hello.", voice="static", response_format="mp3").status_code == 200
         assert tuned.get("/config").json()["voice_aliases"] == aliases
         assert load_settings(file_of(tuned), {}).voice_aliases == aliases
         assert in_file(tuned)["max_clips"] == 10**25
@@ -275,7 +277,7 @@ def test_the_log_follows_debug_mode(tuned: Server) -> None:
 
 
 def test_a_clip_that_has_begun_ends_by_the_limits_it_began_with(tuned: Server) -> None:
-    body = {"input": "Hello there. " * 12, "voice": "slow", "seed": 1, "response_format": "pcm"}
+    body = {"input": "Hello there. " * 2, "voice": "slow", "seed": 1, "response_format": "pcm"}
     whole = tuned.post("/v1/audio/speech", body).content
     with httpx.stream("POST", f"{tuned.url}/v1/audio/speech", json=body, timeout=60) as answer:
         pieces = answer.iter_bytes()
@@ -438,6 +440,19 @@ async def test_forms_of_the_file_that_are_changed_or_refused(tmp_path: Path, tex
     else:
         await configuration.change({"max_queue": 7})
         assert (file.read_bytes().decode(), settings) == (expected, Settings(max_queue=7))
+
+
+@pytest.mark.parametrize("end_of_line", ["\n", "\r\n"])
+async def test_aliases_that_stay_keep_their_comments(tmp_path: Path, end_of_line: str) -> None:
+    file, settings = tmp_path / "config.yaml", Settings(voice_aliases={})
+    lines = ["# Ada's", "jo: ada  # likes it", "# Bob's", "bo: 'bob'", "cy: cyd"]
+    file.write_bytes(end_of_line.join(["voice_aliases:  # mine", *(f"    {line}" for line in lines), "# end"]).encode())
+    configuration = Configuration(settings, Sources(file, {}, {}))
+    await configuration.change({"voice_aliases": {"no": "robin", "bo": "bob", "jo": "eve"}})
+    lines = ["'no': robin", "# Bob's", "bo: 'bob'", "# Ada's", "jo: eve  # likes it"]
+    expected = end_of_line.join(["voice_aliases:  # mine", *(f"    {line}" for line in lines), "# end"])
+    assert file.read_bytes().decode() == expected
+    assert list(load_settings(file, {}).voice_aliases) == list(settings.voice_aliases) == ["no", "bo", "jo"]
 
 
 async def test_each_setting_can_be_changed_or_says_why_not(tmp_path: Path) -> None:

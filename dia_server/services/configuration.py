@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from dia_server import logs
 from dia_server.config_file import Sources, parse_settings, read_text
@@ -19,6 +20,8 @@ from dia_server.errors import BadInput, Conflict, SettingsError
 from dia_server.files import replacing
 from dia_server.services.plan import check_models
 from dia_server.settings import RESTART, SECRETS, Settings
+
+log = structlog.get_logger(__name__)
 
 
 class Configuration:
@@ -49,6 +52,7 @@ class Configuration:
                 await asyncio.to_thread(self._write, changes)
                 self._settings.adopt(changes)
                 logs.set_level(self._settings)
+                log.info("settings changed", settings=sorted(changes))
 
     def _changeable(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Those that may be changed; the others may be named if they have these values."""
