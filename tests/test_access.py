@@ -267,7 +267,7 @@ def fetch(server: Server, origin: str, **options: Any) -> httpx.Response:
     "origin", ["http://localhost:8000", "http://localhost", "https://localhost:3000", "http://127.0.0.1:1"]
 )
 def test_pages_on_this_machine_may_use_the_server(server: Server, origin: str) -> None:
-    headers = dict.fromkeys(["Authorization", "Cache-Control", "X-API-Key", "X-Request-ID"], "x")
+    headers = dict.fromkeys(["Authorization", "Cache-Control", "Idempotency-Key", "X-API-Key", "X-Request-ID"], "x")
     answer = fetch(server, origin, headers=headers)
     assert (answer.status_code, answer.headers["x-seed"], answer.headers["x-model"]) == (200, "5", "noise")
     refused = fetch(server, origin, content=b"{")
