@@ -44,7 +44,7 @@ _REASONS = {
     400: "the request can't be served as it stands",
     401: "a key is missing or wrong",
     404: "what the request names is not there",
-    409: "the name is taken, or what it names is in use",
+    409: "what is there stands in the way: a name is taken or in use, or a file was changed by hand",
     413: "the body is too large",
     415: "the body is of another type than the route takes",
     425: "the job is not completed",
@@ -126,6 +126,24 @@ class GenerateOperation(AudioOperation):
             name: Link(operation_ref=f"#/paths/{route}", parameters={"job_id": "$response.body#/job_id"})
             for name, route in JOB_LINKS.items()
         }
+
+
+@dataclass
+class WelcomeOperation(Operation):
+    """A route that answers programs with JSON, and browsers with a page."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        text = Schema(type=OpenAPIType.STRING)
+        welcome = Schema(type=OpenAPIType.OBJECT, properties={"message": text, "status": text})
+        answer = OpenAPIResponse(
+            description="what this is",
+            content={
+                "application/json": OpenAPIMediaType(schema=welcome),
+                "text/html": OpenAPIMediaType(schema=text),
+            },
+        )
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 
 @dataclass
