@@ -22,8 +22,9 @@ NOISE = {
     "run_jobs_in_server": False,
     "job_lease_seconds": 1.5,
 }
+# Three seconds in the slow voice, and more than anybody waits for.
 TEXT = "The quick brown fox jumps over the lazy dog."
-LONG = "One sentence follows upon another, and nobody is in a hurry. " * 4
+LONG = "One sentence follows upon another, and nobody is in a hurry. " * 16
 
 
 @contextmanager
@@ -59,15 +60,15 @@ def test_workers_run_what_a_server_accepts(tmp_path: Path) -> None:
     with fleet_with_server(tmp_path) as (fleet, server):
         ids = [submit(server, voice_id="static", seed=number) for number in range(12)]
         assert server.get("/queue/stats").json()["pending_jobs"] == 12
-        for name in ("a", "b", "c"):
-            fleet.start(name, "worker", "--workers", "2")
+        for name in ("a", "b"):
+            fleet.start(name, "worker")
         wait_until(lambda: server.get("/queue/stats").json()["completed_jobs"] == 12)
-        wait_until(lambda: server.get("/queue/stats").json()["total_workers"] == 1 + 3 * 2)
+        wait_until(lambda: server.get("/queue/stats").json()["total_workers"] == 1 + 2)
         for number, job_id in enumerate(ids):
             heard = server.post("/generate", {"text": TEXT, "voice_id": "static", "seed": number})
             assert server.get(f"/jobs/{job_id}/result").content == heard.content
         assert len(list((tmp_path / "tasks").iterdir())) == 12
-        assert {fleet.end(name) for name in ("a", "b", "c")} == {0}
+        assert {fleet.end(name) for name in ("a", "b")} == {0}
         assert server.get("/queue/stats").json()["total_workers"] == 1
 
 
@@ -83,7 +84,7 @@ def test_a_worker_that_ends_gives_its_jobs_back(tmp_path: Path) -> None:
 
 def test_a_worker_stops_what_is_cancelled(tmp_path: Path) -> None:
     with fleet_with_server(tmp_path) as (fleet, server):
-        cancelled, other = submit(server, text=LONG * 4), submit(server)
+        cancelled, other = submit(server, text=LONG), submit(server, voice_id="static")
         fleet.start("worker", "worker")
         wait_until(lambda: status(server, cancelled) == "processing")
         assert httpx.delete(f"{server.url}/jobs/{cancelled}").status_code == 200
@@ -124,33 +125,6 @@ def test_a_worker_that_comes_to_late_changes_nothing(tmp_path: Path) -> None:
         assert rows(tmp_path, "attempts, lease") == [(2, 2)]
 
 
-def lose_a_worker(fleet: Fleet, server: Address, job_id: str) -> None:
-    """Kill the worker that has the job, while another one is there."""
-    for name in ("lost", "other"):
-        fleet.start(name, "worker")
-        wait_until(lambda name=name: "runs jobs from" in fleet.log(name))
-        wait_until(lambda: status(server, job_id) == "processing")
-    assert job(server, job_id)["worker_id"].endswith("/worker_1")
-    fleet.kill("lost")
-
-
-def test_a_job_of_a_killed_worker_is_run_by_another(tmp_path: Path) -> None:
-    with fleet_with_server(tmp_path) as (fleet, server):
-        job_id = submit(server)
-        lose_a_worker(fleet, server, job_id)
-        wait_until(lambda: status(server, job_id) == "completed")
-        assert job(server, job_id)["worker_id"].endswith("/worker_2")
-        assert rows(tmp_path, "attempts") == [(2,)]
-
-
-def test_a_job_that_loses_all_its_workers_is_given_up(tmp_path: Path) -> None:
-    with fleet_with_server(tmp_path, job_max_attempts=1) as (fleet, server):
-        job_id = submit(server)
-        lose_a_worker(fleet, server, job_id)
-        wait_until(lambda: status(server, job_id) == "failed")
-        assert job(server, job_id)["error_message"] == "1 runners were lost over this job; it was given up"
-
-
 def test_a_restarted_worker_goes_on_at_once(tmp_path: Path) -> None:
     with fleet_with_server(tmp_path, job_lease_seconds=3_600) as (fleet, server):
         job_id = submit(server)
@@ -170,8 +144,8 @@ def test_a_home_with_sqlite_has_one_server(tmp_path: Path) -> None:
 
 
 def test_a_home_with_postgresql_may_have_several(tmp_path: Path, postgres: Postgres) -> None:
-    with fleet_with_server(tmp_path, database_url=postgres.new_database()) as (fleet, server):
-        with running_server(tmp_path, "--port", "0") as second:
+    with fleet_with_server(tmp_path, database_url=postgres.new_database()) as (_, server):
+        with running_server(tmp_path) as second:
             job_id = submit(second)
             assert status(server, job_id) == "pending"
         assert server.get("/queue/stats").json()["pending_jobs"] == 1
