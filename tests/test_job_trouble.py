@@ -1,0 +1,196 @@
+"""The disk is full, the database locked or away: jobs are refused clearly, speech goes on, and all ends well."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from postgres import Postgres
+
+NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "database_timeout": 1.0}
+CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
+HOME_BYTES = 8 << 20
+
+
+def submit(server: Server, **fields: Any) -> str:
+    answer = server.post("/generate?async_mode=true", CALL | fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["job_id"]
+
+
+def completed(server: Server) -> int:
+    return server.get("/queue/stats").json()["completed_jobs"]
+
+
+def speaks(server: Server) -> bool:
+    return server.post("/generate", CALL).status_code == 200
+
+
+@pytest.fixture
+def small_home(tmp_path: Path) -> Iterator[Path]:
+    """A home on a disk of its own, and a small one."""
+    home = tmp_path / "home"
+    home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={HOME_BYTES}", "tmpfs", str(home)]
+    try:
+        failed = subprocess.run(mount, capture_output=True, check=False).returncode
+    except OSError:
+        failed = True
+    if failed:
+        pytest.skip("only root may mount a small disk, and not everywhere")
+    try:
+        yield home
+    finally:
+        subprocess.run(["umount", "--lazy", str(home)], check=True)  # noqa: S607 - where it is differs
+
+
+@contextmanager
+def full_disk(home: Path) -> Iterator[None]:
+    """Not a byte is left meanwhile."""
+    filler = home / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
+    with running_server(make_home(small_home, NOISE)) as server:
+        server.wait_until_ready()
+        before = [submit(server) for _ in range(3)]
+        wait_until(lambda: completed(server) == 3)
+        # These are accepted while there is room, and done while there is none.
+        waiting = [submit(server, voice_id="slow"), *(submit(server, seed=number) for number in range(20))]
+        with full_disk(small_home):
+            refusals = [server.post(f"{family}/generate?async_mode=true", CALL) for family in ("", "/v1") for _ in "ab"]
+            for refusal in refusals:
+                assert refusal.status_code in (503, 507), refusal.text
+                assert refusal.json()["detail"]
+            assert refusals[-1].json()["error"]["code"] in ("storage_full", "database_unavailable")
+            assert speaks(server)
+            assert server.get("/health").json()["status"] == "healthy"
+            assert server.get("/jobs").status_code in (200, 503)
+            # What was begun has nowhere to go. (The log, on the same disk, can't tell.)
+            wait_until(lambda: server.busy() == 0)
+            assert speaks(server)
+        wait_until(lambda: server.post("/generate?async_mode=true", CALL).status_code == 200)
+        wait_until(lambda: completed(server) == len(before) + len(waiting) + 1)
+        for job_id in (*before, *waiting):
+            assert server.get(f"/jobs/{job_id}/result").content[:4] == b"RIFF"
+        assert "unexpected error" not in server.log()
+
+
+def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, NOISE)) as server:
+        server.wait_until_ready()
+        first = submit(server, voice_id="slow")
+        wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "processing")
+        with closing(sqlite3.connect(tmp_path / "dia-server.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            refused = server.post("/v1/generate?async_mode=true", CALL)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
+            assert refused.headers["retry-after"]
+            assert "locked" in refused.json()["detail"]
+            # Readers need no lock.
+            assert server.get(f"/jobs/{first}").status_code == 200
+            assert server.get("/health").status_code == 200
+            assert speaks(server)
+            # The job that was begun is done meanwhile, and waits to be written down.
+            wait_until(lambda: list((tmp_path / "tasks").glob("*.wav")))
+            wait_until(lambda: "database is away" in server.log())
+            other.execute("ROLLBACK")
+        wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "completed")
+        second = submit(server)
+        wait_until(lambda: server.get(f"/jobs/{second}").json()["status"] == "completed")
+        assert server.get("/logs").json()["total"] >= 3
+        assert "unexpected error" not in server.log()
+
+
+def test_many_who_meet_a_locked_database_wait_no_longer_than_one(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, NOISE | {"run_jobs_in_server": False})) as server:
+        server.wait_until_ready()
+        answers = []
+        with closing(sqlite3.connect(tmp_path / "dia-server.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            clients = [
+                threading.Thread(target=lambda: answers.append(server.post("/generate?async_mode=true", CALL)))
+                for _ in range(30)
+            ]
+            for client in clients:
+                client.start()
+            while any(client.is_alive() for client in clients):
+                assert server.get("/health").status_code == 200
+            # All were answered while the lock was held.
+            other.execute("ROLLBACK")
+        assert [answer.status_code for answer in answers] == [503] * 30
+        submit(server)
+
+
+def test_a_postgresql_that_is_away_refuses_jobs_and_nothing_else(tmp_path: Path, postgres: Postgres) -> None:
+    settings = {"database_url": postgres.new_database(), "job_lease_seconds": 1.0}
+    with running_server(make_home(tmp_path, NOISE | settings)) as server:
+        server.wait_until_ready()
+        running = submit(server, voice_id="slow")
+        waiting = [submit(server, seed=number) for number in range(5)]
+        wait_until(lambda: server.get(f"/jobs/{running}").json()["status"] == "processing")
+        postgres.stop()
+        try:
+            for path in ("/v1/jobs", f"/v1/jobs/{running}", "/v1/queue/stats", "/v1/logs"):
+                answer = server.get(path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable"), path
+                assert answer.headers["retry-after"]
+            refused = server.post("/v1/generate?async_mode=true", CALL)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
+            assert "postgres@" not in refused.text
+            assert speaks(server)
+            assert server.get("/health").json()["status"] == "healthy"
+            # The lease ends meanwhile, without anybody's fault.
+            time.sleep(1.5)
+        finally:
+            postgres.start()
+        wait_until(lambda: server.get("/queue/stats").status_code == 200)
+        wait_until(lambda: completed(server) == 1 + len(waiting))
+        for job_id in (running, *waiting):
+            assert server.get(f"/jobs/{job_id}/result").status_code == 200
+        assert server.get("/logs").json()["total"] >= 1 + len(waiting)
+        assert "unexpected error" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://host/database", "database_url must be empty, or like postgresql://"),
+        ("nonsense", "database_url must be empty, or like postgresql://"),
+        ("postgresql://dia:secret@localhost:1/dia", "The database can't be used (postgresql+asyncpg://dia:***@"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, command: str, url: str, message: str) -> None:
+    make_home(tmp_path, NOISE | {"database_url": url})
+    found = subprocess.run(
+        [sys.executable, "-m", "dia_server", command, "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert "secret" not in found.stderr
+    assert "Traceback" not in found.stderr
