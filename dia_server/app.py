@@ -21,6 +21,7 @@ from dia_server.api import (
     documents,
     errors,
     generate,
+    gpus,
     jobs,
     logs,
     mappings,
@@ -43,6 +44,7 @@ from dia_server.core import Core
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
 from dia_server.services.discovery import Discovery
+from dia_server.services.gpus import Gpus
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
@@ -58,6 +60,7 @@ ROUTES = (
     openai.list_models,
     openai.get_model,
     openai.list_audio_models,
+    openai.list_described_models,
     generate.generate,
     voices.list_voices,
     voices.list_voices_of_model,
@@ -94,7 +97,9 @@ ROUTES = (
     system.root,
     system.health,
     system.workers,
+    gpus.gpu_status,
     system.metrics,
+    system.cleanup,
 )
 
 
@@ -110,7 +115,7 @@ def create_routes(core: Core) -> Litestar:
     voice_mappings = Mappings(settings, voices_there, prompts_there)
     prompt_service = Prompts(settings, pool, prompts_there, voice_mappings, transcription)
     discovery = Discovery(settings, pool, prompts_there, prompt_service)
-    previews = Previews(core.home / "cache" / "previews", settings, pool, core.speech, voices_there, core.references)
+    previews = Previews(core.home / "cache" / "previews", settings, pool, core.speech, voices_there, core.planner)
     uploads = Uploads(settings)
     feed = Feed(core.jobs)
     pool.at_drain(feed.close)
@@ -134,6 +139,7 @@ def create_routes(core: Core) -> Litestar:
             # Litestar wants all that a path takes in one place.
             _with_files(settings.max_voice_sample_bytes, mappings.create_custom_voice, voices.list_audio_voices),
             create_static_files_router(SWAGGER, directories=[_swagger_folder()], include_in_schema=False),
+            create_static_files_router("/pages", directories=[system.PAGES], include_in_schema=False),
         ],
         dto=JsonBody,
         return_dto=None,
@@ -141,6 +147,7 @@ def create_routes(core: Core) -> Litestar:
             "settings": _given(settings),
             "pool": _given(pool),
             "voices": _given(voices_there),
+            "planner": _given(core.planner),
             "speech": _given(core.speech),
             "history": _given(core.history),
             "job_store": _given(core.jobs),
@@ -155,6 +162,7 @@ def create_routes(core: Core) -> Litestar:
             "mappings": _given(voice_mappings),
             "previews": _given(previews),
             "uploads": _given(uploads),
+            "gpus": _given(Gpus(pool)),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,

@@ -56,6 +56,7 @@ def main() -> None:
       dia-server serve                                  start on http://localhost:7860
       dia-server say "Good morning!" -o morning.mp3     speak without a server
       dia-server doctor                                 check this installation
+      dia-server bench --clients 1,4,16                 measure a running server
     """
 
 
@@ -63,7 +64,7 @@ def main() -> None:
 @home_option
 @click.option("--host", help="Address to listen on; 0.0.0.0 opens the server to the network [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one and prints it [7860]")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane [2]")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes of the speech lane, without GPUs [2]")
 def serve(home: Path, config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Start the server.
 
@@ -107,8 +108,14 @@ def worker(home: Path, config: Path | None, workers: int | None) -> None:
 
 @main.command(context_settings=CONTEXT)
 @home_option
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write")
+@click.option(
+    "--from",
+    "sidecar",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Make a saved clip again, from the .json file beside it; it needs no TEXT, and all but --srt is as it was",
+)
 @click.option("--voice", default="skylark", show_default=True)
 @click.option(
     "--model", default="dia", show_default=True, help="A name from `dia-server models`; dia is the default one"
@@ -117,7 +124,15 @@ def worker(home: Path, config: Path | None, workers: int | None) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same bytes [drawn and shown]")
 @click.option("--instructions", default="", help='How to say it, such as "cheerful and quick"; see docs/directing.md')
 @click.option("--srt", type=click.Path(path_type=Path, dir_okay=False), help="Captions to write besides")
-def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | None, **wanted: Any) -> None:
+def say(
+    home: Path,
+    config: Path | None,
+    text: str | None,
+    output: Path,
+    sidecar: Path | None,
+    srt: Path | None,
+    **wanted: Any,
+) -> None:
     """Speak TEXT into a file, without a server. `-` reads the text from standard input.
 
     The file's name says the format: .wav .mp3 .opus .aac .flac .pcm
@@ -128,6 +143,7 @@ def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | No
       dia-server say "[S1] Ready? [S2] Always." -o talk.wav --seed 7
       dia-server say "It was a quiet night." -o night.mp3 --instructions "in a whisper"
       dia-server say - -o chapter.flac --srt chapter.srt < chapter.txt
+      dia-server say --from outputs/20260115-103000-1a2b3c4d.json -o again.wav
     """
     from dia_server import logs
     from dia_server import say as saying
@@ -135,10 +151,72 @@ def say(home: Path, config: Path | None, text: str, output: Path, srt: Path | No
 
     settings = _settings(home, config, workers=1)
     logs.configure(settings, logging.WARNING)
+    if sidecar is not None and text is None:
+        saying.say_again(settings, home, sidecar, output, srt)
+        return
+    if text is None or sidecar is not None:
+        raise click.UsageError("Say what to speak: either TEXT or --from")
     if text == "-":
         text = sys.stdin.read()
     request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), **wanted)
     saying.say(settings, home, request, output, srt)
+
+
+def _counts(_context: click.Context, _option: click.Parameter, text: str) -> list[int]:
+    """Numbers of clients."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise click.BadParameter(f"'{text}' is no list of numbers from 1 on; give one like 1,4,16")
+    return counts
+
+
+@main.command(context_settings=CONTEXT)
+@click.argument("url", default="http://localhost:7860")
+@click.option(
+    "--clients", callback=_counts, default="1,4,16", show_default=True, help="Listeners at once, one level each"
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="How long a level asks"
+)
+@click.option("--requests", type=click.IntRange(min=1), help="Requests of a level, in place of --seconds")
+@click.option("--text", default="The morning train to the coast leaves at half past.", show_default=True)
+@click.option("--voice", default="alloy", show_default=True)
+@click.option("--model", default="tts-1", show_default=True)
+@click.option("--format", "response_format", default="pcm", show_default=True, help="wav mp3 opus aac flac pcm")
+@click.option("--api-key", envvar="DIA_API_KEY", help="Key, where the server wants one [$DIA_API_KEY]")
+@click.option(
+    "--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the figures to, besides"
+)
+def bench(
+    url: str,
+    clients: list[int],
+    seconds: float,
+    requests: int | None,
+    text: str,
+    api_key: str | None,
+    output: Path | None,
+    **wanted: str,
+) -> None:
+    """Measure a speech server at URL, this one or any other with OpenAI's POST /v1/audio/speech.
+
+    So many listeners ask again as soon as they have their clip; the table tells when the first byte came and when the
+    last one, the real-time factor (seconds that a clip took per second of audio), and what all of them got a second.
+    Answers other than 200 are counted, never sent again; who gets one waits for as long as its Retry-After says.
+
+    \b
+    Examples:
+      dia-server bench
+      dia-server bench http://speech.lan:7860 --clients 1,8,64 --seconds 30
+      dia-server bench https://speech.example.org/v1 --requests 20 --format mp3 --json figures.json
+    """
+    from dia_server import bench as measuring
+    from dia_server.listener import Target
+
+    wanted["input"] = text
+    measuring.bench(Target.of(url, api_key), wanted, clients=clients, requests=requests, seconds=seconds, output=output)
 
 
 @main.group(cls=Commands, context_settings=CONTEXT, invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from dia_server.blobs import Blobs
 from dia_server.database.database import Database, open_database
 from dia_server.jobs.instance import machine_id
 from dia_server.jobs.leases import Leases
+from dia_server.jobs.results import FOLDER as RESULTS
 from dia_server.jobs.results import Results
 from dia_server.jobs.runner import Runner
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.services.history import History
+from dia_server.services.planner import Planner
 from dia_server.services.references import References
 from dia_server.services.speech import Speech
 from dia_server.services.speech_jobs import KIND, SpeechJobs
@@ -36,7 +39,7 @@ class Core:
     blobs: Blobs
     voices: VoiceStore
     prompts: PromptStore
-    references: References
+    planner: Planner
     history: History
     speech: Speech
     jobs: JobStore
@@ -54,23 +57,29 @@ async def running_core(settings: Settings, home: Path, pool: Pool, name: str) ->
     """
     async with open_database(settings, home) as database:
         core = _wire(settings, home, pool, database, name)
-        await core.leases.register(machine_id(), 0, 0)
-        async with core.history.running():
-            yield core
-        core.speech.close()
+        try:
+            await core.leases.register(machine_id(), 0, 0)
+            async with core.history.running():
+                yield core
+        finally:
+            core.speech.close()
+
+
+async def sweep_blobs(core: Core) -> None:
+    """Remove the recordings that nothing refers to any more."""
+    names = await core.jobs.blobs() | await core.history.blobs()
+    await asyncio.to_thread(core.blobs.sweep, list((core.home / FOLDER).glob("*")), names)
 
 
 def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str) -> Core:
     blobs = Blobs(home / BLOBS)
     voices = VoiceStore(home / "voices")
     prompts = PromptStore(home / FOLDER, settings.max_prompt_seconds)
-    references = References(prompts, blobs)
     history = History(settings, database, home)
-    speech = Speech(settings, pool, voices, references, history)
-    jobs = JobStore(database, settings)
+    speech = Speech(settings, pool, history)
     leases = Leases(database, settings, name)
-    results = Results(jobs, settings, home)
-    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, results.folder, pool.load)
+    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, home / RESULTS, pool.load)
+    jobs = JobStore(database, settings, runner.wake)
     pool.at_drain(runner.halt)
     return Core(
         settings=settings,
@@ -80,11 +89,11 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         blobs=blobs,
         voices=voices,
         prompts=prompts,
-        references=references,
+        planner=Planner(settings, voices, References(prompts, blobs)),
         history=history,
         speech=speech,
         jobs=jobs,
         leases=leases,
-        results=results,
+        results=Results(jobs, settings, home),
         runner=runner,
     )

@@ -20,6 +20,7 @@ from dia_server import __version__
 from dia_server.errors import DiaServerError, SettingsError
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
+from dia_server.pool.devices import Devices
 from dia_server.serve import listen
 from dia_server.services.plan import check_models, default_model
 from dia_server.settings import Settings
@@ -74,6 +75,7 @@ def check(settings: Settings, home: Path) -> bool:
 def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield Finding("install", True, f"dia-server {__version__}, Python {platform.python_version()}, {sys.executable}")
     yield Finding("processor", True, f"{os.cpu_count()} cores, {platform.machine()}")
+    yield _gpus(settings)
     yield _attempt("models", lambda: _check_models(settings))
     for name, manifest in registry.manifests().items():
         yield _model(name, manifest, settings)
@@ -98,6 +100,19 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, error.message, "correct config.yaml")
     except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is asked for
         return Finding(what, False, f"{type(error).__name__}: {error}", "reinstall with `make clean serve`")
+
+
+def _gpus(settings: Settings) -> Finding:
+    if settings.gpu_mode == "cpu":
+        return Finding("GPUs", True, "not looked for; `gpu_mode` is cpu")
+    try:
+        devices = Devices(settings)
+    except SettingsError as error:
+        return Finding("GPUs", False, error.message, "correct config.yaml")
+    used = ", ".join(str(gpu.index) for gpu in devices.used) or "the processor"
+    mixed = "; of several types, so that a seed's bytes depend on which one speaks" if devices.are_mixed else ""
+    advice = "`nvidia-smi` says more; `gpu_mode: cpu` goes without" if devices.found.is_sick else ""
+    return Finding("GPUs", not devices.found.is_sick, f"{devices.describe()}; used: {used}{mixed}", advice)
 
 
 def _check_models(settings: Settings) -> str:

@@ -82,7 +82,7 @@ def serve(settings: Settings, home: Path) -> None:
     """Run until a signal ends it.
 
     Raises:
-        SettingsError: the address can't be listened on, or a model is named that isn't there.
+        SettingsError: the address can't be listened on, or a model or a GPU is named that isn't there.
     """
     check_models(settings)
     # On PostgreSQL several servers may share a home.
@@ -110,9 +110,10 @@ async def _serve(settings: Settings, home: Path, name: str, listener: socket.soc
         await asyncio.sleep(0)
         from dia_server.api.protocol import bounded_protocol
         from dia_server.app import create_app
-        from dia_server.core import running_core
+        from dia_server.core import running_core, sweep_blobs
 
         core = await running.enter_async_context(running_core(settings, home, pool, name))
+        await sweep_blobs(core)
         config = uvicorn.Config(
             create_app(core),
             http=bounded_protocol(settings),

@@ -49,12 +49,22 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         msgspec.Meta(min_length=1),
         _meta("models that these workers run; the first is loaded at start"),
     ] = ("hibari", "noise")
-    processes: Annotated[Positive, _meta("number of worker processes; never changes what a seed sounds like")] = 1
+    processes: Annotated[
+        Positive,
+        _meta(
+            "number of worker processes; never changes what a seed sounds like; where GPUs are used, a lane without "
+            "`idle_timeout` has `workers_per_gpu` on each instead"
+        ),
+    ] = 1
     threads: Annotated[Positive, _meta("threads per worker; part of the fingerprint, so it changes low bits")] = 1
     idle_timeout: Annotated[
         Seconds | None,
         _meta("seconds without work after which a worker ends, to be started on need; null keeps it always"),
     ] = None
+    device: Annotated[
+        Literal["auto", "cpu"],
+        _meta("auto takes GPUs, if any are used and the first model can compute there; cpu never does"),
+    ] = "auto"
     task_timeout: Annotated[
         Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
     ] = None
@@ -112,6 +122,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
         default_factory=lambda: {"speech": Lane(processes=2)} | HELPERS
     )
+    gpu_mode: Annotated[
+        Literal["auto", "single", "multi", "cpu"],
+        _meta(
+            "auto takes all allowed GPUs, and the processor where there are none; multi takes all and single the first "
+            "one, and neither starts without; cpu looks for none"
+        ),
+    ] = "auto"
+    allowed_gpus: Annotated[
+        tuple[int, ...] | None,
+        _meta("the GPUs that may be used, by their numbers in `dia-server doctor`; null allows all"),
+    ] = None
+    workers_per_gpu: Annotated[
+        Positive,
+        _meta("worker processes on each GPU; each loads the model anew, so more than one only where memory is ample"),
+    ] = 1
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
     max_audio_seconds: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,7 @@ from benchmarks import speakers
 from benchmarks.hearing import Listener, words_of
 from benchmarks.peers import find_environment
 from conftest import Server, make_home, running_server, wait_until
-from dia_server.blobs import Blobs
-from dia_server.home import open_home
+from dia_server.blobs import NEW_SECONDS, Blobs
 from dia_server.models.matching.pitch import track
 from prompts import Recording, recording
 from recordings import encoded, voice_like, wav
@@ -242,15 +242,25 @@ def test_a_blob_is_kept_while_a_file_has_its_content(tmp_path: Path) -> None:
     assert blobs.keep(source) == first
     source.write_bytes(b"two")
     second = blobs.keep(source)
-    blobs.sweep([source])
-    assert [path.name for path in (tmp_path / "blobs").iterdir()] == [f"{second}.wav"]
+    source.write_bytes(b"three")
+    third = blobs.keep(source)
+    make_old(tmp_path / "blobs")
+    source.write_bytes(b"four")
+    fourth = blobs.keep(source)
+    source.write_bytes(b"three")
+    blobs.sweep([source], names=[f"{second}.wav"])
+    # What a name refers to, what a file holds, and what is new.
+    assert {path.stem for path in (tmp_path / "blobs").iterdir()} == {second, third, fourth}
 
 
-def test_a_start_removes_the_blobs_of_removed_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("TMPDIR", "HIBARI_HOME", "HF_HOME", "WHISPER_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    home = make_home(tmp_path / "home")
+def make_old(folder: Path) -> None:
+    before = time.time() - NEW_SECONDS - 1
+    for path in folder.iterdir():
+        os.utime(path, (before, before))
+
+
+def test_a_start_removes_the_blobs_of_removed_prompts(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
     prompts = home / "audio_prompts"
     prompts.mkdir()
     blobs = Blobs(home / "blobs")
@@ -258,5 +268,6 @@ def test_a_start_removes_the_blobs_of_removed_prompts(tmp_path: Path, monkeypatc
         (prompts / f"{name}.wav").write_bytes(name.encode())
         blobs.keep(prompts / f"{name}.wav")
     (prompts / "gone.wav").unlink()
-    open_home(home)
-    assert [path.read_bytes() for path in (home / "blobs").iterdir()] == [b"kept"]
+    make_old(home / "blobs")
+    with running_server(home):
+        assert [path.read_bytes() for path in (home / "blobs").iterdir()] == [b"kept"]

@@ -21,6 +21,7 @@ from dia_server.pool.clip import Ledger
 from dia_server.pool.pool import Pool
 from dia_server.services.account import Account
 from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.planner import Planner
 from dia_server.services.references import References
 from dia_server.services.speech import Speech
 from dia_server.settings import Lane, Settings
@@ -39,14 +40,15 @@ class Stand:
         self.settings = Settings(lanes=lanes, crash_loop_deaths=1000, task_strikes=1000)
         self.pool = Pool(self.settings)
         references = References(PromptStore(home / "audio_prompts", 60), Blobs(home / "blobs"))
-        self.speech = Speech(self.settings, self.pool, VoiceStore(home / "voices"), references)
+        self.speech = Speech(self.settings, self.pool)
+        self.planner = Planner(self.settings, VoiceStore(home / "voices"), references)
 
     async def plan(self, audio_format: str, options: dict[str, Any], seed: int = 3) -> Plan:
         """Options go in as parameters do: the request's win over the voice's."""
         request = SpeechRequest(
             text=TEXT, voice="static", format=audio_format, model="noise", seed=seed, speed=1.25, parameters=options
         )
-        return await self.speech.plan(request)
+        return await self.planner.plan(request)
 
     async def clip(self, plan: Plan) -> bytes:
         return b"".join([chunk async for chunk in self.speech.stream(plan, Account())])

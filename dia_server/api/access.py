@@ -18,7 +18,7 @@ from dia_server.settings import Settings
 
 # Everything else is closed. Probes bring no key, and the docs' page has no way to send one before it is read.
 OPEN_ROUTES = frozenset({"/", "/health", "/v1/health"})
-OPEN_FOLDER = "/schema"
+OPEN_FOLDERS = ("/schema/", "/pages/")
 # Open WebUI, for one, sends no key when it asks for these.
 LIST_ROUTES = frozenset({"/voices", "/v1/voices", "/v1/models", "/v1/audio/models", "/v1/audio/voices"})
 
@@ -57,7 +57,7 @@ class KeyGuard:
         connection.scope["state"]["caller"] = known[0]
 
     def _is_open(self, method: object, route: str) -> bool:
-        return method in READING and (route in self._open or f"{route}/".startswith(f"{OPEN_FOLDER}/"))
+        return method in READING and (route in self._open or f"{route}/".startswith(OPEN_FOLDERS))
 
     def _is_known(self, digest: bytes) -> bool:
         # All are compared, so that time tells nothing.

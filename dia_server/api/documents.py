@@ -129,6 +129,24 @@ class GenerateOperation(AudioOperation):
 
 
 @dataclass
+class WelcomeOperation(Operation):
+    """A route that answers programs with JSON, and browsers with a page."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        text = Schema(type=OpenAPIType.STRING)
+        welcome = Schema(type=OpenAPIType.OBJECT, properties={"message": text, "status": text})
+        answer = OpenAPIResponse(
+            description="what this is",
+            content={
+                "application/json": OpenAPIMediaType(schema=welcome),
+                "text/html": OpenAPIMediaType(schema=text),
+            },
+        )
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+@dataclass
 class WavOperation(Operation):
     """A route that answers with a wav file."""
 

@@ -18,6 +18,7 @@ from dia_server.api.http import StreamedAnswer, begin, headers_of
 from dia_server.models import registry
 from dia_server.services.account import Account, TimedWord
 from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 
@@ -56,6 +57,7 @@ async def speak_in_events(
     request: Request[Any, Any, Any],
     wanted: SpeechRequest,
     *,
+    planner: Planner,
     speech: Speech,
     settings: Settings,
     with_words: bool,
@@ -65,7 +67,7 @@ async def speak_in_events(
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan, account = await begin(request, wanted, speech)
+    plan, account = await begin(request, wanted, planner, speech)
 
     def headers() -> dict[str, str]:
         return {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"} | headers_of(plan, request, settings)

@@ -15,9 +15,9 @@ from dia_server.api.documents import GenerateOperation, failures
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.api.jobs import accepted, new_job
-from dia_server.jobs.runner import Runner
 from dia_server.jobs.store import JobStore
 from dia_server.services.plan import SpeechRequest
+from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 
@@ -48,10 +48,10 @@ class GenerateBody(Sampling, kw_only=True):
 async def generate(
     request: Request[Any, Any, State],
     data: GenerateBody,
+    planner: Planner,
     speech: Speech,
     settings: Settings,
     job_store: JobStore,
-    runner: Runner,
     async_mode: bool = False,
 ) -> ASGIApp:
     """Speak `text` in the voice `voice_id`; with `async_mode`, as a job, whose id is the answer.
@@ -70,10 +70,11 @@ async def generate(
         voice_field="voice_id",
     )
     if not async_mode:
-        return await speak(request, wanted, speech=speech, settings=settings, whole=audio_format == "wav")
-    plan = await speech.plan(wanted, background=True)
+        whole = audio_format == "wav"
+        return await speak(request, wanted, planner=planner, speech=speech, settings=settings, whole=whole)
+    speech.check_room(background=True)
+    plan = await planner.plan(wanted)
     fields = {"speed": wanted.speed, "role": data.role, **data.parameters()}
     job = await job_store.submit(new_job(request, msgspec.json.encode(data), plan, fields))
-    runner.wake()
     request.scope["state"]["log"] |= {"job": job.id, "model": plan.model, "voice": plan.voice, "seed": plan.seed}
     return ASGIResponse(body=msgspec.json.encode(accepted(job)), media_type="application/json")

@@ -16,6 +16,7 @@ from dia_server.audio.encode import FORMATS
 from dia_server.errors import ClientLeft, DiaServerError
 from dia_server.services.account import Account
 from dia_server.services.plan import Plan, SpeechRequest
+from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 
@@ -130,14 +131,20 @@ async def _client_leaves(receive: Receive) -> None:
 
 
 async def speak(
-    request: Request[Any, Any, Any], wanted: SpeechRequest, *, speech: Speech, settings: Settings, whole: bool
+    request: Request[Any, Any, Any],
+    wanted: SpeechRequest,
+    *,
+    planner: Planner,
+    speech: Speech,
+    settings: Settings,
+    whole: bool,
 ) -> ASGIApp:
     """The audio answer to a request.
 
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan, account = await begin(request, wanted, speech)
+    plan, account = await begin(request, wanted, planner, speech)
     kind = FORMATS[plan.format]
 
     def headers() -> dict[str, str]:
@@ -154,13 +161,16 @@ async def speak(
     return StreamedAnswer(chunks, headers, whole=whole)
 
 
-async def begin(request: Request[Any, Any, Any], wanted: SpeechRequest, speech: Speech) -> tuple[Plan, Account]:
+async def begin(
+    request: Request[Any, Any, Any], wanted: SpeechRequest, planner: Planner, speech: Speech
+) -> tuple[Plan, Account]:
     """The plan of a request and its account, which the request's log line will show.
 
     Raises:
         DiaServerError: the request can't be served.
     """
-    plan = await speech.plan(wanted)
+    speech.check_room()
+    plan = await planner.plan(wanted)
     account = Account(id=request.scope["state"]["generation_id"])
     fields = request.scope["state"]["log"]
     fields |= {"model": plan.model, "voice": plan.voice, "seed": plan.seed, "account": account}

@@ -16,7 +16,8 @@ from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
-from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
+from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest, default_model
+from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
@@ -94,6 +95,18 @@ class ModelName(msgspec.Struct):
     name: str
 
 
+class ModelDescription(ModelName):
+    """A model as the Dia server lists it."""
+
+    description: str
+
+
+class DescribedModelList(msgspec.Struct):
+    """The models as the Dia server lists them."""
+
+    models: list[ModelDescription]
+
+
 class AudioModelList(msgspec.Struct):
     """The models as Open WebUI asks for them."""
 
@@ -109,7 +122,12 @@ class AudioModelList(msgspec.Struct):
     opt={RATED: True},
 )
 async def create_speech(
-    request: Request[Any, Any, State], data: SpeechBody, speech: Speech, voices: VoiceStore, settings: Settings
+    request: Request[Any, Any, State],
+    data: SpeechBody,
+    planner: Planner,
+    speech: Speech,
+    voices: VoiceStore,
+    settings: Settings,
 ) -> ASGIApp:
     """Speak `input` in a voice; the audio starts as soon as the first sentence is there."""
     in_events = data.stream_format == "sse"
@@ -133,8 +151,10 @@ async def create_speech(
     )
     if in_events:
         with_words = bool(data.timestamp_granularities)
-        return await speak_in_events(request, wanted, speech=speech, settings=settings, with_words=with_words)
-    return await speak(request, wanted, speech=speech, settings=settings, whole=not streamed)
+        return await speak_in_events(
+            request, wanted, planner=planner, speech=speech, settings=settings, with_words=with_words
+        )
+    return await speak(request, wanted, planner=planner, speech=speech, settings=settings, whole=not streamed)
 
 
 def _voice_and_model(data: SpeechBody, voices: VoiceStore, settings: Settings) -> tuple[str, str]:
@@ -172,6 +192,16 @@ def list_audio_models() -> AudioModelList:
     """
     return AudioModelList(
         [ModelName(id=name, name=name) for name, manifest in registry.speaking().items() if not manifest.for_tests]
+    )
+
+
+@get("/models", summary="List models with descriptions", responses=failures(401), sync_to_thread=False)
+def list_described_models(settings: Settings) -> DescribedModelList:
+    """The installed models; `dia` is the default one, whichever it is."""
+    default = registry.manifest(default_model(settings))
+    speaking = {"dia": default} | registry.speaking()
+    return DescribedModelList(
+        [ModelDescription(name, name, manifest.description) for name, manifest in speaking.items()]
     )
 
 

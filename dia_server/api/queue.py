@@ -9,6 +9,7 @@ from dia_server.api.documents import failures
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
+from dia_server.services.gpus import Gpus, Pressure
 from dia_server.services.speech_jobs import KIND
 
 
@@ -21,11 +22,11 @@ class QueueStats(msgspec.Struct):
     failed_jobs: int
     total_workers: int
     active_workers: int
-    memory_pressure: dict[str, float]
+    memory_pressure: dict[str, Pressure]
 
 
 @get(["/queue/stats", "/v1/queue/stats"], summary="Jobs and workers", responses=failures(401, 500, 503))
-async def queue_stats(pool: Pool, job_store: JobStore, leases: Leases) -> QueueStats:
+async def queue_stats(pool: Pool, job_store: JobStore, leases: Leases, gpus: Gpus) -> QueueStats:
     """Jobs by status, workers in all and at work, and how full the GPUs are."""
     counts = await job_store.counts(KIND)
     others = [load for name, load in (await leases.workers()).items() if name != leases.runner]
@@ -34,7 +35,7 @@ async def queue_stats(pool: Pool, job_store: JobStore, leases: Leases) -> QueueS
         processing_jobs=counts.get("processing", 0),
         completed_jobs=counts.get("completed", 0),
         failed_jobs=counts.get("failed", 0),
-        total_workers=len(pool.lasting) + sum(workers for workers, _ in others),
-        active_workers=sum(place.busy > 0 for place in pool.lasting) + sum(busy for _, busy in others),
-        memory_pressure={},
+        total_workers=len(pool.standing) + sum(workers for workers, _ in others),
+        active_workers=sum(place.busy > 0 for place in pool.standing) + sum(busy for _, busy in others),
+        memory_pressure=gpus.pressure(),
     )

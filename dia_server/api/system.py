@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get, post
+from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dia_server import __version__
-from dia_server.api.documents import OPEN, failures
+from dia_server.api.documents import OPEN, WelcomeOperation, failures
+from dia_server.api.prompts import Message
+from dia_server.errors import DiaServerError
+from dia_server.jobs.results import Results
+from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.pool.supervisor import WorkerInfo
+from dia_server.services.history import History
+from dia_server.services.speech_jobs import KIND
+
+PAGES = Path(__file__).parent.parent / "pages"
+# The page has its own scripts and styles only, and plays what its script has fetched.
+POLICY = "default-src 'self'; media-src 'self' blob:; img-src data:; frame-ancestors 'none'; form-action 'self'"
+
+
+class Welcome(msgspec.Struct):
+    """What programs are told."""
+
+    message: str
+    status: str
 
 
 class Health(msgspec.Struct, kw_only=True):
@@ -32,10 +54,18 @@ class WorkerList(msgspec.Struct):
     workers: list[WorkerInfo]
 
 
-@get("/", summary="What this is", security=OPEN, sync_to_thread=False)
-def root() -> dict[str, str]:
-    """A word of welcome."""
-    return {"message": f"dia-server {__version__}: see /schema for the routes", "status": "running"}
+@get("/", summary="What this is", security=OPEN, operation_class=WelcomeOperation, sync_to_thread=False)
+def root(request: Request[Any, Any, State]) -> Response[bytes]:
+    """A word of welcome; for browsers, a page to speak from."""
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(_page(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
+    welcome = Welcome(message=f"dia-server {__version__}: see /schema for the routes", status="running")
+    return Response(msgspec.json.encode(welcome), media_type="application/json")
+
+
+@cache
+def _page() -> bytes:
+    return (PAGES / "index.html").read_bytes()
 
 
 @get(
@@ -65,7 +95,22 @@ def workers(pool: Pool) -> WorkerList:
     return WorkerList(pool.workers())
 
 
-@get("/metrics", summary="Metrics", media_type=CONTENT_TYPE_LATEST, responses=failures(401), sync_to_thread=False)
-def metrics() -> Response[bytes]:
+@get("/metrics", summary="Metrics", media_type=CONTENT_TYPE_LATEST, responses=failures(401))
+async def metrics(job_store: JobStore) -> Response[bytes]:
     """Prometheus' text format."""
+    with suppress(DiaServerError):  # without its database, the server has all the more to tell
+        await job_store.measure(KIND)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@post(
+    ["/cleanup", "/v1/cleanup"],
+    status_code=200,
+    summary="Remove what is too old",
+    responses=failures(401, 413, 500, 503, 507),
+)
+async def cleanup(results: Results, history: History) -> Message:
+    """Do at once what is done every minute: outputs and results whose time is over go."""
+    await results.sweep()
+    await history.sweep()
+    return Message("Cleanup completed")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import uuid
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from dia_server import metrics
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
 from dia_server.errors import BadInput, Conflict, JobNotFound, QueueFull
-from dia_server.jobs.job import FINISHED, Job, NewJob
+from dia_server.jobs.job import FINISHED, Job, NewJob, Status
 from dia_server.settings import Settings
 
 SHOWN = (
@@ -31,7 +32,9 @@ MOST_AT_ONCE = 500
 class JobStore:
     """The table of jobs, of one kind at a time."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, wake: Callable[[], None] = lambda: None) -> None:
+        """`wake` is called when there is a new job."""
+        self._wake = wake
         self._database = database
         self._settings = settings
         self._waiting = 0
@@ -52,6 +55,7 @@ class JobStore:
         except IntegrityError:  # the same key at the same moment
             job = await self._database.write(lambda connection: _insert(connection, values))
         self._waiting += 1
+        self._wake()
         return job
 
     async def _check_room(self) -> None:
@@ -102,6 +106,12 @@ class JobStore:
         """How many jobs there are by status; those that there are none of are left out."""
         wanted = select(jobs.c.status, func.count().label("number")).where(jobs.c.kind == kind).group_by(jobs.c.status)
         return {row.status: row.number for row in await self._database.read(wanted)}
+
+    async def measure(self, kind: str) -> None:
+        """Tell the metrics how many jobs there are."""
+        counts = await self.counts(kind)
+        for status in get_args(Status):
+            metrics.JOBS.labels(kind, status).set(counts.get(status, 0))
 
     async def cancel(self, kind: str, job_id: str) -> None:
         """End a job that is not finished; whoever runs it stops within a second.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -65,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
         beat_seconds: longest time that one step may take before the worker counts as hung.
+        devices: `cpu`, `cuda` or both; on `cuda` the engine finds one GPU, and no other is visible to it. One that
+            should compute there and can't has to raise: on the processor its bytes would be others.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
     beat_seconds: float = 10.0
+    devices: frozenset[Literal["cpu", "cuda"]] = frozenset({"cpu"})
 
     def missing_packages(self) -> list[str]:
         """The modules of `packages` that are not installed."""

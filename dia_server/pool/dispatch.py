@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections.abc import Sequence
 from itertools import count
 
 from dia_server import metrics
 from dia_server.errors import DeadlineExceeded, GenerationFailed, NoWorker
 from dia_server.pool.clip import SegmentRun
+from dia_server.pool.devices import Pick
 from dia_server.pool.supervisor import Place
 from dia_server.settings import Lane as LaneConfig
 from dia_server.settings import Settings
@@ -23,16 +25,20 @@ class Lane:
         segment_seconds: how long a segment has taken on its worker lately.
     """
 
-    def __init__(self, name: str, config: LaneConfig, settings: Settings, *, has_listeners: bool = True) -> None:
-        """Where there are no listeners, none has to be left a slot."""
+    def __init__(
+        self, name: str, config: LaneConfig, settings: Settings, picks: Sequence[Pick], *, has_listeners: bool = True
+    ) -> None:
+        """One place for each way to pick a device; where there are no listeners, none has to be left a slot."""
         self.name = name
         self._has_listeners = has_listeners
         self.config = config
         self._settings = settings
-        self.places = [Place(f"{name}-{number}", self, settings) for number in range(config.processes)]
+        self.places = [Place(f"{name}-{number}", self, settings, pick) for number, pick in enumerate(picks)]
         self.segment_seconds = 0.0
         self._waiting: list[SegmentRun] = []
         self._numbers = count()
+        for counter in (metrics.DEATHS, metrics.REPLAYS, metrics.MISMATCHES):
+            counter.labels(name)
         metrics.QUEUED.labels(name).set_function(lambda: len(self._waiting))
         metrics.WORKERS.labels(name).set_function(lambda: sum(place.state == "up" for place in self.places))
         metrics.SLOTS.labels(name).set_function(lambda: sum(place.slots for place in self.places))
@@ -115,7 +121,8 @@ class Lane:
             if suitable:
                 self._waiting.remove(run)
                 run.clip.waiting = False
-                max(suitable, key=lambda place: (model in place.models, -place.busy)).assign(run)
+                # A place that comes back from a crash loop has to show that it works.
+                max(suitable, key=lambda place: (model in place.models, -place.busy, place.crash_looping)).assign(run)
         if self._waiting:
             for place in self.places:
                 place.wake()

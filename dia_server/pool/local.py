@@ -46,11 +46,11 @@ class LocalWorker(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     @classmethod
-    async def start(cls, name: str, threads: int, receive: Callable[[Answer], None]) -> LocalWorker:
-        """Spawn the process; `receive` is called on the event loop with each answer."""
+    async def start(cls, name: str, threads: int, gpu_uuid: str, receive: Callable[[Answer], None]) -> LocalWorker:
+        """Spawn the process, with a GPU or with none; `receive` is called on the event loop with each answer."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _spawn.Process(target=main, args=(theirs, threads), name=name, daemon=True)
+            process = _spawn.Process(target=main, args=(theirs, threads, gpu_uuid), name=name, daemon=True)
             # A few milliseconds; in a thread, a cancellation in the middle would leave a process that nobody knows.
             with _signals_for_us_only():
                 process.start()

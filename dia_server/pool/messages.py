@@ -35,11 +35,12 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """A model is loaded."""
+    """A model is loaded; `memory` as in `Beat`."""
 
     model: str
     slots: int
     fingerprint: str
+    memory: tuple[int, int] = (0, 0)
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -63,7 +64,9 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
-    """The step loop is turning."""
+    """The step loop is turning; `memory` is what the worker has taken and keeps of its GPU, in bytes."""
+
+    memory: tuple[int, int] = (0, 0)
 
 
 Order = Load | Run | Cancel | Stop

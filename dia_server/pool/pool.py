@@ -11,6 +11,7 @@ from typing import Literal
 from dia_server import metrics
 from dia_server.errors import Draining, NoWorker, QueueFull
 from dia_server.pool.clip import Clip
+from dia_server.pool.devices import Devices
 from dia_server.pool.dispatch import Lane
 from dia_server.pool.supervisor import Place, WorkerInfo
 from dia_server.settings import Settings
@@ -33,10 +34,16 @@ class Pool:
     """All workers of this server. Create, start, use and close it on one event loop."""
 
     def __init__(self, settings: Settings, *, has_listeners: bool = True) -> None:
-        """Where there are no listeners, background work takes every slot."""
+        """Look for GPUs; where there are no listeners, background work takes every slot.
+
+        Raises:
+            SettingsError: the settings want GPUs that aren't there.
+        """
         self._settings = settings
+        self.devices = Devices(settings)
         self.lanes = {
-            name: Lane(name, config, settings, has_listeners=has_listeners) for name, config in settings.lanes.items()
+            name: Lane(name, config, settings, self.devices.picks(config), has_listeners=has_listeners)
+            for name, config in settings.lanes.items()
         }
         self.draining = False
         self._clips: set[Clip] = set()
@@ -44,14 +51,23 @@ class Pool:
         self._idle.set()
         self._keepers: list[asyncio.Task[None]] = []
         self._at_drain: list[Callable[[], object]] = []
+        metrics.CLIPS.set_function(lambda: len(self._clips))
+        metrics.CLIPS_WAITING.set_function(self._waiting)
 
     @property
     def places(self) -> list[Place]:
         """All places of all lanes."""
         return [place for lane in self.lanes.values() for place in lane.places]
 
+    @property
+    def standing(self) -> list[Place]:
+        """The places whose workers are not only started on need."""
+        return [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
+
     async def start(self) -> None:
         """Start all workers; returns before they are up."""
+        self.devices.announce()
+        self.devices.watch.start()
         self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
         self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))
 
@@ -71,17 +87,18 @@ class Pool:
             Draining, QueueFull: no work is taken now.
         """
         self.check_drain()
-        heard = [clip for clip in self._clips if not clip.background]
-        waiting = sum(clip.waiting for clip in heard)
-        if waiting >= self._settings.max_queue or len(heard) >= self._settings.max_clips:
+        waiting = self._waiting()
+        if waiting >= self._settings.max_queue or len(self._clips) >= self._settings.max_clips:
             raise QueueFull(
-                f"{len(heard)} requests are open and {waiting} of them wait for a worker; "
+                f"{len(self._clips)} requests are open and {waiting} of them wait for a worker; "
                 f"allowed are {self._settings.max_clips} and {self._settings.max_queue}",
                 retry_after=max(lane.seconds_to_clear(waiting) for lane in self.lanes.values()),
             )
 
     def open(self, model: str, *, background: bool = False) -> Clip:
-        """Admit a clip that a model of the pool will speak; whoever opens one in the background bounds their number.
+        """Admit a clip that a model of the pool will speak.
+
+        Whoever opens one in the background bounds their number, and ends it when the pool drains.
 
         Raises:
             Draining, NoWorker, QueueFull: no work is taken now.
@@ -96,7 +113,9 @@ class Pool:
         lane = self.lanes[name]
         if lane.hopeless:
             raise lane.no_worker()
-        clip = Clip(lane, self._clip_closed, background=background)
+        if background:
+            return Clip(lane, lambda _: None, background=True)
+        clip = Clip(lane, self._clip_closed)
         self._clips.add(clip)
         self._idle.clear()
         return clip
@@ -122,6 +141,7 @@ class Pool:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(place.stop() for place in self.places))
+        self.devices.watch.stop()
 
     def health(self) -> Literal["healthy", "starting", "degraded"]:
         """`starting` until a worker is up; `degraded` while a place crash-loops or a model can't be loaded."""
@@ -132,12 +152,7 @@ class Pool:
     @property
     def up(self) -> bool:
         """At least one worker that is not only started on need has a model and takes tasks."""
-        return any(place.state == "up" and place.models for place in self.lasting)
-
-    @property
-    def lasting(self) -> list[Place]:
-        """The places of workers that are not only started on need."""
-        return [place for lane in self.lanes.values() if lane.config.idle_timeout is None for place in lane.places]
+        return any(place.state == "up" and place.models for place in self.standing)
 
     def fingerprint(self, model: str) -> str | None:
         """Of the workers that have a model loaded; None while none has, or where they differ."""
@@ -145,12 +160,17 @@ class Pool:
         return found.pop() if len(found) == 1 else None
 
     def load(self) -> tuple[int, int]:
-        """Slots of the workers that are not only started on need, and how many of them are taken."""
-        return sum(place.slots for place in self.lasting), sum(place.busy for place in self.lasting)
+        """How many tasks the workers that are not only started on need can run at once, and how many they do."""
+        up = [place for place in self.standing if place.state == "up" and place.models]
+        slots = sum(max(ready.slots for ready in place.models.values()) for place in up)
+        return slots, sum(place.busy for place in self.standing)
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""
         return [place.info() for place in self.places]
+
+    def _waiting(self) -> int:
+        return sum(clip.waiting for clip in self._clips)
 
     def _clip_closed(self, clip: Clip) -> None:
         self._clips.discard(clip)

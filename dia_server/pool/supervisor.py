@@ -10,11 +10,13 @@ import msgspec
 import structlog
 
 from dia_server import metrics
-from dia_server.errors import BadInput, DiaServerError, GenerationFailed, ModelUnavailable, ReplayMismatch
+from dia_server.errors import ModelUnavailable, ReplayMismatch
 from dia_server.models import registry
 from dia_server.pool.clip import SegmentRun
+from dia_server.pool.devices import Device, Pick
+from dia_server.pool.failures import error_of, not_loaded
 from dia_server.pool.local import LocalWorker
-from dia_server.pool.messages import Answer, Cancel, Cancelled, Load, LoadFailed, Ready, Report, Run, Stop
+from dia_server.pool.messages import Answer, Beat, Cancel, Cancelled, Load, LoadFailed, Ready, Report, Run, Stop
 from dia_server.settings import Settings
 from dia_server.tasks import Audio, Done, Ending, Event, Failed, Marks
 
@@ -40,6 +42,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     lane: str
+    device: str | None
     state: str
     pid: int | None
     uptime_seconds: float
@@ -59,15 +62,21 @@ class Place:
             `up`, `retiring` after the timeout, `waiting` between tries of a crash loop, `stopped`.
         models: what the process has loaded.
         errors: models that it couldn't load, and why.
+        device: where the process computes, or the last one did; None before the first.
+        memory: bytes of its GPU that the process has taken, and that it keeps for itself.
     """
 
-    def __init__(self, name: str, lane: Lane, settings: Settings) -> None:
+    def __init__(self, name: str, lane: Lane, settings: Settings, pick: Pick) -> None:
+        """`pick` is asked for a device before each start of a process."""
         self.name = name
         self.state: Literal["idle", "starting", "up", "retiring", "waiting", "stopped"] = "starting"
         if lane.config.idle_timeout is not None:
             self.state = "idle"
         self.models: dict[str, Ready] = {}
         self.errors: dict[str, str] = {}
+        self.device: Device | None = None
+        self.memory = (0, 0)
+        self._pick = pick
         self._lane = lane
         self._config = lane.config
         self._settings = settings
@@ -148,7 +157,8 @@ class Place:
                 await asyncio.sleep(self._settings.crash_loop_wait)
 
     async def _live_once(self) -> None:
-        self._worker = await LocalWorker.start(self.name, self._config.threads, self._receive)
+        self.device = self._pick()
+        self._worker = await LocalWorker.start(self.name, self._config.threads, self.device.uuid, self._receive)
         log.debug("worker started", worker=self.name, pid=self._worker.pid)
         self._send(Load(self._config.models[0]))
         await self._worker.dead
@@ -180,6 +190,7 @@ class Place:
         return WorkerInfo(
             id=self.name,
             lane=self._lane.name,
+            device=self.device.name if self.device else None,
             state=self.state,
             pid=self._worker.pid if self._worker and self.state in ("starting", "up") else None,
             uptime_seconds=round(time.monotonic() - self._spawned, 3) if self.state == "up" else 0.0,
@@ -206,13 +217,15 @@ class Place:
     def _receive(self, answer: Answer) -> None:
         self._last_heard = time.monotonic()
         match answer:
-            case Ready(model=model):
-                self.models[model] = answer
+            case Beat(memory=memory):
+                self.memory = memory
+            case Ready(model=model, memory=memory):
+                self.models[model], self.memory = answer, memory
                 self.errors.pop(model, None)
                 self._come_up()
             case LoadFailed(model=model, message=message):
                 self.errors[model] = message
-                self._drop(model, _not_loaded(model, message))
+                self._drop(model, not_loaded(model, message))
                 self._come_up()
             case Report(attempt=number, event=event):
                 self._report(number, event)
@@ -262,7 +275,7 @@ class Place:
             case Done():
                 run.complete(event)
             case Failed():
-                run.fail(_error_of(event))
+                run.fail(error_of(event))
 
     def _free_slot(self, number: int) -> None:
         # A cancel and the end of its attempt may cross on the pipe; the slot is given back once.
@@ -280,21 +293,7 @@ class Place:
         self._worker = None
         self._attempts.clear()
         self.models.clear()
+        self.memory = (0, 0)
         self.state = "starting"
         for run in runs:
             self._lane.replay(run)
-
-
-def _error_of(failed: Failed) -> DiaServerError:
-    if failed.is_input_wrong:
-        return BadInput(failed.message)
-    if failed.is_unavailable:
-        return ModelUnavailable(failed.message, retry_after=60)
-    return GenerationFailed(failed.message)
-
-
-def _not_loaded(model: str, message: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"Model '{model}' can't be loaded: {message}. The server's log says more, and `dia-server doctor` what to do",
-        retry_after=30,
-    )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from dia_server.models.protocol import Engine
 from dia_server.models.registry import load_engine
+from dia_server.pool import gpu
 from dia_server.pool.messages import (
     Answer,
     Beat,
@@ -41,8 +42,8 @@ PART_BYTES = 48_000
 log = logging.getLogger(__name__)
 
 
-def main(pipe: socket.socket, threads: int) -> None:
-    """Serve orders from the pipe until told to stop."""
+def main(pipe: socket.socket, threads: int, gpu_uuid: str) -> None:
+    """Serve orders from the pipe until told to stop; an empty UUID is no GPU."""
     # Where the server can't block them for us; see `pool.local`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -50,6 +51,7 @@ def main(pipe: socket.socket, threads: int) -> None:
         os.environ[variable] = str(threads)
     # Threads that spin while they wait for each other take ten times as long where others work on the same cores.
     os.environ["OMP_WAIT_POLICY"] = "passive"
+    gpu.see_only(gpu_uuid)
     Worker(pipe, threads).serve()
 
 
@@ -116,6 +118,7 @@ class Worker:
             engine.admit(attempt, task)
         except Exception:
             log.exception("model %s can't take a task", task.model)
+            _end_without_gpu()
             self._send(Report(attempt, Failed("The model can't take this task; the server's log says why")))
             return
         self._model_of[attempt] = task.model
@@ -126,20 +129,25 @@ class Worker:
                 engine = load_engine(model, self._threads)
             except Exception as error:
                 log.exception("model %s can't be loaded", model)
+                _end_without_gpu()
                 self._send(LoadFailed(model, f"{type(error).__name__}: {error}"))
                 return None
             self._engines[model] = engine
-            self._send(Ready(model, engine.slots, engine.fingerprint))
+            self._send(Ready(model, engine.slots, engine.fingerprint, gpu.memory()))
         return self._engines[model]
 
     def _step(self, model: str) -> None:
+        ended = False
         for attempt, event in self._engines[model].step():
+            if isinstance(event, Failed):
+                _end_without_gpu()
             if isinstance(event, Ending):
                 del self._model_of[attempt]
+                ended = True
             for part in _parts(event):
                 self._send(Report(attempt, part))
-        if time.monotonic() - self._last_sent > BEAT_SECONDS:
-            self._send(Beat())
+        if (ended and gpu.is_there()) or time.monotonic() - self._last_sent > BEAT_SECONDS:
+            self._send(Beat(gpu.memory()))
 
     def _send(self, answer: Answer) -> None:
         try:
@@ -147,6 +155,14 @@ class Worker:
         except OSError:
             os._exit(1)
         self._last_sent = time.monotonic()
+
+
+def _end_without_gpu() -> None:
+    """End this process if what failed was its GPU, so that its tasks run again elsewhere; else do nothing."""
+    if gpu.is_lost():
+        log.error("the GPU is lost")
+        # What CUDA does at an orderly end may hang.
+        os._exit(1)
 
 
 def _parts(event: Event) -> Iterator[Event]:

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
-from dia_server import __version__
-from dia_server.audio.encode import FORMATS
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, generations
 from dia_server.errors import DiaServerError, NotFound
-from dia_server.files import replacing
-from dia_server.services import recipe
+from dia_server.services import outputs, recipe
 from dia_server.services.account import Account
 from dia_server.services.plan import Plan
 from dia_server.settings import Settings
 
-FOLDER = "outputs"
-SIDECAR = ".json"
 # Rows wait so long for others, since each write waits for the disk.
 FLUSH_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
@@ -39,24 +30,6 @@ MOST_WAITING = 10_000
 MOST_AT_ONCE = 500
 
 log = structlog.get_logger(__name__)
-
-
-class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands beside a saved clip.
-
-    Attributes:
-        sha256: of the clip's file.
-        fingerprint: of the workers that spoke; others may give other bytes.
-        plan: everything that the bytes depend on besides.
-    """
-
-    dia_server: str
-    id: str
-    created_at: str
-    seconds: float
-    sha256: str
-    fingerprint: str | None
-    plan: msgspec.Raw
 
 
 class History:
@@ -96,30 +69,12 @@ class History:
         }
         if audio is not None:
             try:
-                file = await asyncio.to_thread(self._save, plan, account, audio)
+                file = await asyncio.to_thread(outputs.save, self._home, plan, account, audio)
             except OSError as error:
                 log.warning("output can't be saved", reason=error.strerror, file=error.filename)
             else:
                 row |= {"file": file, "file_size": len(audio), "blobs": " ".join(recipe.blobs_of(plan))}
         self._waiting.append(row)
-
-    def _save(self, plan: Plan, account: Account, audio: bytes) -> str:
-        now = datetime.now(UTC)
-        path = Path(FOLDER, f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.{FORMATS[plan.format].extension}")
-        sidecar = Sidecar(
-            dia_server=__version__,
-            id=account.id,
-            created_at=now.isoformat(timespec="milliseconds"),
-            seconds=account.seconds,
-            sha256=hashlib.sha256(audio).hexdigest(),
-            fingerprint=account.fingerprint,
-            plan=msgspec.Raw(recipe.encode(plan)),
-        )
-        (self._home / FOLDER).mkdir(exist_ok=True)
-        for target, data in ((path.with_suffix(SIDECAR), _pretty(sidecar)), (path, audio)):
-            with replacing(self._home / target) as file:
-                file.write(data)
-        return path.as_posix()
 
     async def flush(self) -> None:
         """Write the rows that wait.
@@ -156,6 +111,11 @@ class History:
         if not rows:
             raise NotFound(f"Log entry '{generation_id[:100]}' not found")
         return rows[0]
+
+    async def blobs(self) -> set[str]:
+        """The names of the blobs that saved clips refer to."""
+        wanted = select(generations.c.blobs).where(generations.c.blobs != "").distinct()
+        return {name for row in await self._database.read(wanted) for name in row.blobs.split()}
 
     def file_of(self, row: Row[Any]) -> Path:
         """The saved clip.
@@ -200,7 +160,7 @@ class History:
             path = None if row.file is None else self._home / row.file
             if path is not None and path.is_file() and path.stat().st_size == row.file_size:
                 path.unlink(missing_ok=True)
-                path.with_suffix(SIDECAR).unlink(missing_ok=True)
+                path.with_suffix(outputs.SIDECAR).unlink(missing_ok=True)
 
     async def _keep_for_ever(self) -> None:
         swept = float("-inf")
@@ -220,7 +180,3 @@ class History:
 
 def _insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
     connection.execute(insert(generations), rows)
-
-
-def _pretty(sidecar: Sidecar) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"

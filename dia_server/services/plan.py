@@ -14,11 +14,10 @@ from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, Segment, parse_script
 from dia_server.script.instructions import Direction, understand
-from dia_server.services.casting import cast_roles, imitates, prompts_of, task_of
+from dia_server.services.casting import cast_roles, imitates, task_of
 from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Speak, derive_seed
-from dia_server.voices.store import VoiceStore
 from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
@@ -142,31 +141,6 @@ def find_voice(name: str, *, field: str, there: Mapping[str, Voice], settings: S
     raise VoiceNotFound(f"Voice '{wanted}' {missing}. Available voices: {list(there)}", param=field)
 
 
-async def prepare_plan(
-    request: SpeechRequest, *, voices: VoiceStore, references: References, settings: Settings
-) -> Plan:
-    """`make_plan` with the voices that there are now, once their recordings can be referred to.
-
-    Raises:
-        BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
-    """
-    # Looked up once, since it looks at every file.
-    there = voices.list()
-    if wanted := _wanted_prompts(request, there, settings):
-        await references.prepare(wanted)
-    return make_plan(request, there=there, references=references, settings=settings)
-
-
-def _wanted_prompts(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> set[str]:
-    """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
-    try:
-        manifest, _ = _choose_model(request.model, settings)
-        voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
-    except (ModelNotFound, VoiceNotFound):
-        return set()
-    return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()
-
-
 def make_plan(
     request: SpeechRequest, *, there: Mapping[str, Voice], references: References, settings: Settings
 ) -> Plan:
@@ -189,7 +163,7 @@ def make_plan(
         )
     if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
         raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
-    manifest, warning = _choose_model(request.model, settings)
+    manifest, warning = choose_model(request.model, settings)
     voice_id, voice = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
     script = parse_script(
         request.text,
@@ -229,7 +203,12 @@ def _clamp(value: float, bounds: tuple[float, float]) -> float:
     return min(max(value, bounds[0]), bounds[1])
 
 
-def _choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
+def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
+    """The model that a name stands for, and what the client should know of that.
+
+    Raises:
+        ModelNotFound: it is not installed, and the settings refuse such names.
+    """
     if name in DEFAULT_MODEL_NAMES:
         return registry.manifest(default_model(settings)), None
     if name in registry.speaking():

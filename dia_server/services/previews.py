@@ -16,8 +16,8 @@ from dia_server.audio.encode import is_whole_wav
 from dia_server.files import replacing
 from dia_server.pool.pool import Pool
 from dia_server.services.account import Account
-from dia_server.services.plan import Plan, SpeechRequest, find_voice, prepare_plan
-from dia_server.services.references import References
+from dia_server.services.plan import Plan, SpeechRequest, find_voice
+from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
@@ -34,14 +34,14 @@ class Previews:
     """Previews in a folder of the cache, one file for each voice."""
 
     def __init__(
-        self, folder: Path, settings: Settings, pool: Pool, speech: Speech, voices: VoiceStore, references: References
+        self, folder: Path, settings: Settings, pool: Pool, speech: Speech, voices: VoiceStore, planner: Planner
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._pool = pool
         self._speech = speech
         self._voices = voices
-        self._references = references
+        self._planner = planner
 
     async def plan(self, name: str) -> Plan:
         """The preview of a voice, by its id or an alias.
@@ -53,7 +53,7 @@ class Previews:
         wanted = SpeechRequest(
             text=TEXT, voice=voice_id, format=FORMAT, seed=voice.voice_seed or SEED, voice_field="voice_id"
         )
-        return await prepare_plan(wanted, voices=self._voices, references=self._references, settings=self._settings)
+        return await self._planner.plan(wanted)
 
     async def stream(self, plan: Plan) -> AsyncGenerator[bytes, None]:
         """The whole wav file in one piece, from the cache if nothing that it depends on has changed.

@@ -18,39 +18,35 @@ from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
 from dia_server.services.account import Account, TimedWord
 from dia_server.services.history import History
-from dia_server.services.plan import Plan, SpeechRequest, prepare_plan
-from dia_server.services.references import References
+from dia_server.services.plan import Plan
 from dia_server.settings import Settings
 from dia_server.tasks import SAMPLE_BYTES, Marks
-from dia_server.voices.store import VoiceStore
 
 
 class Speech:
-    """The speech service: plan a request, then stream the plan."""
+    """The speech service: streams plans."""
 
-    def __init__(
-        self, settings: Settings, pool: Pool, voices: VoiceStore, references: References, history: History | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, pool: Pool, history: History | None = None) -> None:
         """`history` gets every clip that was made whole."""
         self._settings = settings
         self._history = history
         self._pool = pool
-        self._voices = voices
-        self._references = references
         self._encoders = ThreadPoolExecutor(settings.encoder_threads, thread_name_prefix="encoder")
 
     def close(self) -> None:
         """Give the encoder threads back."""
         self._encoders.shutdown(wait=False, cancel_futures=True)
 
-    async def plan(self, request: SpeechRequest, *, background: bool = False) -> Plan:
-        """Check a request and fix all that its audio depends on; see `prepare_plan`.
+    def check_room(self, *, background: bool = False) -> None:
+        """Whether a clip may be asked for, to be known before any work is done for it.
 
         Raises:
-            Draining, QueueFull: no work is taken now; the queue is of no matter for what is done in the background.
+            Draining, QueueFull: no work is taken now; listeners' queue doesn't matter to what goes on behind them.
         """
-        self._pool.check_drain() if background else self._pool.check_room()
-        return await prepare_plan(request, voices=self._voices, references=self._references, settings=self._settings)
+        if background:
+            self._pool.check_drain()
+        else:
+            self._pool.check_room()
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
@@ -96,6 +92,7 @@ class Speech:
         last = await self._render(renderer, renderer.finish)
         self._note(account, renderer, clip, started)
         metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)
+        metrics.REAL_TIME_FACTOR.labels(plan.model).observe((monotonic() - started) / account.seconds)
         yield last
 
     async def _render(self, renderer: ClipRenderer, call: Callable[..., bytes], *arguments: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a server of their own, clients, load, percentiles, tables."""
+"""What the benchmarks share: a server of their own, clients, load, tables."""
 
 from __future__ import annotations
 
@@ -78,12 +78,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def goal(text: str, result: str, *, met: bool) -> str:
     """A sentence on a goal."""
     return f"Goal: {text}. {'Met' if met else '**Not met**'}: {result}."
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def ms(seconds: float) -> str:
@@ -278,13 +272,11 @@ class Load(NamedTuple):
 
     Attributes:
         seconds: how long it ran.
-        totals: seconds from request to the end of the answer, for each answer that ended in time.
-        size: bytes of the last answer.
+        totals: seconds from request to the end of the answer, for each answer.
     """
 
     seconds: float
     totals: list[float]
-    size: int
 
     @property
     def rate(self) -> float:
@@ -317,7 +309,7 @@ def load_of(process: subprocess.Popen[bytes]) -> Load:
     result = json.loads(output or "{}")
     if not result or result["errors"]:
         raise RuntimeError(f"answers other than 200 under load: {result.get('errors')}")
-    return Load(result["seconds"], result["totals"], result["size"])
+    return Load(result["seconds"], result["totals"])
 
 
 def load(port: int, body: bytes, *, clients: int, seconds: float) -> Load:

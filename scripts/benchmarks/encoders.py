@@ -18,7 +18,6 @@ from benchmarks.common import (
     load_of,
     median_seconds,
     ms,
-    percentile,
     pin,
     running_server,
     speech,
@@ -28,6 +27,7 @@ from benchmarks.common import (
 from benchmarks.overhead import speak
 from dia_server.audio.encode import FORMATS
 from dia_server.audio.pipeline import ClipRenderer
+from dia_server.bench import percentile
 from dia_server.models.registry import load_engine
 
 TITLE = "Encoders and the event loop"

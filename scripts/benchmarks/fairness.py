@@ -19,12 +19,12 @@ from benchmarks.common import (
     listen,
     median_seconds,
     ms,
-    percentile,
     running_server,
     speech,
     table,
 )
 from benchmarks.replay import listening
+from dia_server.bench import percentile
 
 TITLE = "Fairness"
 MEASURED = (

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import SPEECH_RATE, Client, Note, ms, percentile, running_server, speech, table
+from benchmarks.common import SPEECH_RATE, Client, Note, ms, running_server, speech, table
 from benchmarks.hearing import HeardWord, Listener, read_wav, words_of
 from benchmarks.texts import PASSAGES
+from dia_server.bench import percentile
 
 TITLE = "Word marks"
 MEASURED = (

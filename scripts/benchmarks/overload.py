@@ -14,12 +14,12 @@ from benchmarks.common import (
     goal,
     lanes,
     ms,
-    percentile,
     running_server,
     speech,
     table,
     under_load,
 )
+from dia_server.bench import percentile
 
 TITLE = "Overload"
 MEASURED = (

@@ -19,11 +19,11 @@ from benchmarks.common import (
     goal,
     lanes,
     ms,
-    percentile,
     running_server,
     speech,
     table,
 )
+from dia_server.bench import percentile
 
 TITLE = "Replay"
 MEASURED = (

@@ -23,13 +23,13 @@ from benchmarks.common import (
     load,
     load_of,
     ms,
-    percentile,
     running_server,
     speech,
     table,
     under_load,
 )
 from benchmarks.peers import environment, running_peer
+from dia_server.bench import percentile
 
 TITLE = "Requests"
 MEASURED = (

@@ -25,11 +25,11 @@ from benchmarks.common import (
     mb,
     median_seconds,
     ms,
-    percentile,
     running_server,
     speech,
     table,
 )
+from dia_server.bench import percentile
 
 TITLE = "Slow readers"
 MEASURED = (

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import msgspec
 
+from dia_server.models.noise import NoiseOptions
+from dia_server.models.noise import engine as noise
 from dia_server.models.protocol import Engine, Manifest, Sequential
 from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
 
@@ -18,22 +22,25 @@ class RudeOptions(msgspec.Struct):
     pass
 
 
-def manifest(name: str, function: str) -> Manifest:
+def manifest(name: str, function: str, **fields: Any) -> Manifest:
     return Manifest(
         name=name,
         description="Misbehaves.",
         capabilities=frozenset({"speak"}),
         engine=f"rude_models:{function}",
-        options=RudeOptions,
-        sample_rate=24_000,
         licence="Apache-2.0",
         source="tests",
+        **{"options": RudeOptions, "sample_rate": 24_000, **fields},
     )
 
 
 RUDE = manifest("rude", "load_rude")
 BROKEN = manifest("broken", "load_broken")
 DEADLY = manifest("deadly", "load_deadly")
+
+ON_GPUS = frozenset({"cpu", "cuda"})
+MIRROR = manifest("mirror", "load_mirror", devices=ON_GPUS)
+GRAPHIC = manifest("graphic", "load_graphic", devices=ON_GPUS, options=NoiseOptions, sample_rate=44_100)
 
 
 def load_rude(threads: int) -> Engine:
@@ -49,6 +56,43 @@ def load_broken(threads: int) -> NoReturn:
 def load_deadly(threads: int) -> None:
     del threads
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load_mirror(threads: int) -> Engine:
+    """Its fingerprint tells which GPUs its worker sees."""
+    del threads
+    return Sequential(speak, f"sees {os.environ['CUDA_VISIBLE_DEVICES']!r}")
+
+
+def load_graphic(threads: int) -> Engine:
+    """Noise, on a GPU as far as the stand-in for NVML goes; what it takes there, a stand-in for PyTorch says."""
+    del threads
+    touch_gpu()
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        memory_allocated=lambda: 2 << 30,
+        memory_reserved=lambda: 3 << 30,
+        synchronize=lambda: None,
+    )
+    sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
+    return Sequential(speak_graphically, "graphic-1")
+
+
+def speak_graphically(task: Any) -> Iterator[Event]:
+    for event in noise.speak(task):
+        touch_gpu()
+        yield event
+
+
+def touch_gpu() -> None:
+    """Raise what PyTorch raises when the GPU is gone."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        pynvml.nvmlDeviceGetHandleByUUID(os.environ["CUDA_VISIBLE_DEVICES"])
+    except pynvml.NVMLError:
+        raise RuntimeError("CUDA error: unspecified launch failure") from None
 
 
 def speak(task: Task) -> Iterator[Event]:

@@ -27,6 +27,7 @@ MANIFEST = Manifest(
     # One layer of the largest weights takes two seconds on two cores. The slowest step is the last of a fetched file:
     # reading it.
     beat_seconds=60.0,
+    devices=frozenset({"cpu", "cuda"}),
 )
 
 __all__ = ["MANIFEST", "WhisperOptions"]
