@@ -24,7 +24,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 @pytest.fixture
 def mine(server: Server) -> Iterator[Server]:
     """The shared server with an audio prompt `my_voice`; it goes afterwards, with the voice that imitates it."""
-    assert upload(server, "my_voice", wav(voice_like(4))).status_code == 200
+    assert upload(server, "my_voice", recording("rms").file).status_code == 200
     yield server
     send(server, "DELETE", "/voice_mappings/my_custom_voice")
     send(server, "DELETE", "/audio_prompts/my_voice?force=true")
