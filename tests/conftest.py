@@ -159,7 +159,9 @@ def seraphina(server: Server) -> Iterator[Server]:
         form = {"prompt_id": "seraphina_prompt"}
         files = {"audio_file": ("seraphina.flac", said.file)}
         client.post("/audio_prompts/upload", data=form, files=files).raise_for_status()
-        client.put("/audio_prompts/seraphina_prompt/transcript", json={"transcript": said.transcript}).raise_for_status()
+        client.put(
+            "/audio_prompts/seraphina_prompt/transcript", json={"transcript": said.transcript}
+        ).raise_for_status()
         fields = {"style": "conversational", "primary_speaker": "S1", "audio_prompt": "seraphina_prompt"}
         client.post("/voice_mappings", json={"voice_id": "seraphina_voice", **fields}).raise_for_status()
         yield server

@@ -22,9 +22,7 @@ def send(server: Server, method: str, path: str, body: Any = None) -> httpx.Resp
 
 def upload(server: Server, prompt_id: str, data: bytes, name: str = "voice.wav") -> httpx.Response:
     form = {"prompt_id": prompt_id}
-    return httpx.post(
-        f"{server.url}/audio_prompts/upload", data=form, files={"audio_file": (name, data)}, timeout=60
-    )
+    return httpx.post(f"{server.url}/audio_prompts/upload", data=form, files={"audio_file": (name, data)}, timeout=60)
 
 
 def generate(server: Server, **fields: Any) -> httpx.Response:

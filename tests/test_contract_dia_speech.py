@@ -114,7 +114,11 @@ def test_generate_seed(server: Server) -> None:
 
 def test_generate_async_mode(server: Server) -> None:
     body = {"text": PHRASE, "voice_id": "skylark"}
-    for query, kind in (("", "audio/wav"), ("?async_mode=false", "audio/wav"), ("?async_mode=true", "application/json")):
+    for query, kind in (
+        ("", "audio/wav"),
+        ("?async_mode=false", "audio/wav"),
+        ("?async_mode=true", "application/json"),
+    ):
         assert server.post(f"/generate{query}", body).headers["content-type"] == kind
     assert server.post("/generate?async_mode=maybe", body).status_code == 400
 

@@ -39,14 +39,17 @@ def test_list_voices_example(seraphina: Server) -> None:
     answer = seraphina.get("/voices")
     assert answer.status_code == 200
     entry = next(voice for voice in answer.json()["voices"] if voice["id"] == VOICE)
-    assert entry.items() >= {
-        "id": VOICE,
-        "name": VOICE,
-        "style": "conversational",
-        "primary_speaker": "S1",
-        "has_audio_prompt": True,
-        "preview_url": f"/preview/{VOICE}",
-    }.items()
+    assert (
+        entry.items()
+        >= {
+            "id": VOICE,
+            "name": VOICE,
+            "style": "conversational",
+            "primary_speaker": "S1",
+            "has_audio_prompt": True,
+            "preview_url": f"/preview/{VOICE}",
+        }.items()
+    )
     assert seraphina.get(entry["preview_url"]).headers["content-type"] == "audio/wav"
 
 
@@ -75,11 +78,14 @@ def test_update_voice_mapping(mine: Server) -> None:
     mine.post("/voice_mappings", {"voice_id": "my_custom_voice", "audio_prompt": "my_voice"}).raise_for_status()
     changed = send(mine, "PUT", "/voice_mappings/my_custom_voice", {"style": "calm", "voice_seed": 7})
     assert (changed.status_code, changed.json()["message"]) == (200, "Voice 'my_custom_voice' updated successfully")
-    assert mine.get("/voice_mappings").json()["my_custom_voice"].items() >= {
-        "style": "calm",
-        "audio_prompt": "my_voice",
-        "voice_seed": 7,
-    }.items()
+    assert (
+        mine.get("/voice_mappings").json()["my_custom_voice"].items()
+        >= {
+            "style": "calm",
+            "audio_prompt": "my_voice",
+            "voice_seed": 7,
+        }.items()
+    )
     assert send(mine, "PUT", "/voice_mappings/nobody", {"style": "calm"}).status_code == 404
 
 
