@@ -18,6 +18,7 @@ from litestar.types import ASGIApp
 
 from dia_server import __version__
 from dia_server.api import (
+    configuration,
     documents,
     errors,
     generate,
@@ -35,14 +36,16 @@ from dia_server.api import (
     whisper,
 )
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
-from dia_server.api.bodies import JsonBody
+from dia_server.api.bodies import FILE_BOUND, JsonBody, bounded_request
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
-from dia_server.api.uploads import FORM_BYTES, Uploads
+from dia_server.api.uploads import Uploads
+from dia_server.config_file import Sources
 from dia_server.core import Core
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
+from dia_server.services.configuration import Configuration
 from dia_server.services.discovery import Discovery
 from dia_server.services.gpus import Gpus
 from dia_server.services.mappings import Mappings
@@ -94,6 +97,8 @@ ROUTES = (
     logs.get_log,
     logs.delete_log,
     logs.download_log,
+    configuration.get_config,
+    configuration.put_config,
     system.root,
     system.health,
     system.workers,
@@ -103,12 +108,12 @@ ROUTES = (
 )
 
 
-def create_app(core: Core) -> ASGIApp:
-    """The application over running services."""
-    return RequestLog(HeadAsGet(Cors(create_routes(core), core.settings.cors_origins)))
+def create_app(core: Core, sources: Sources) -> ASGIApp:
+    """The application over running services; `sources` are what the settings were made of."""
+    return RequestLog(HeadAsGet(Cors(create_routes(core, sources), core.settings)))
 
 
-def create_routes(core: Core) -> Litestar:
+def create_routes(core: Core, sources: Sources) -> Litestar:
     """The application without the layers that see every request, those to unknown routes too."""
     settings, pool, voices_there, prompts_there = core.settings, core.pool, core.voices, core.prompts
     transcription = Transcription(settings, pool)
@@ -132,12 +137,10 @@ def create_routes(core: Core) -> Litestar:
     return Litestar(
         route_handlers=[
             *ROUTES,
-            _with_files(
-                settings.max_upload_bytes, transcriptions.create_transcription, transcriptions.create_translation
-            ),
-            _with_files(settings.max_upload_bytes, prompts.upload_prompt),
+            _with_files("max_upload_bytes", transcriptions.create_transcription, transcriptions.create_translation),
+            _with_files("max_upload_bytes", prompts.upload_prompt),
             # Litestar wants all that a path takes in one place.
-            _with_files(settings.max_voice_sample_bytes, mappings.create_custom_voice, voices.list_audio_voices),
+            _with_files("max_voice_sample_bytes", mappings.create_custom_voice, voices.list_audio_voices),
             create_static_files_router(SWAGGER, directories=[_swagger_folder()], include_in_schema=False),
             create_static_files_router("/pages", directories=[system.PAGES], include_in_schema=False),
         ],
@@ -163,6 +166,7 @@ def create_routes(core: Core) -> Litestar:
             "previews": _given(previews),
             "uploads": _given(uploads),
             "gpus": _given(Gpus(pool)),
+            "configuration": _given(Configuration(settings, sources)),
         },
         exception_handlers={
             DiaServerError: errors.on_expected,
@@ -172,7 +176,8 @@ def create_routes(core: Core) -> Litestar:
         },
         guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
         lifespan=[lifespan],
-        request_max_body_size=settings.max_body_bytes,
+        request_class=bounded_request(settings),
+        request_max_body_size=None,
         openapi_config=_openapi(settings),
         logging_config=None,
     )
@@ -183,9 +188,9 @@ def _given(service: object) -> Provide:
     return Provide(lambda: service, sync_to_thread=False)
 
 
-def _with_files(file_bytes: int, *handlers: HTTPRouteHandler) -> Router:
-    """Routes whose bodies may be forms with a file of such a size."""
-    return Router("/", route_handlers=handlers, request_max_body_size=file_bytes + FORM_BYTES)
+def _with_files(bound: str, *handlers: HTTPRouteHandler) -> Router:
+    """Routes whose bodies may be forms with a file, and the setting that bounds it."""
+    return Router("/", route_handlers=handlers, opt={FILE_BOUND: bound})
 
 
 def _swagger_folder() -> Path:

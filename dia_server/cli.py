@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from dia_server import __version__
 from dia_server.errors import DiaServerError, SettingsError
 
 if TYPE_CHECKING:
+    from dia_server.config_file import Sources
     from dia_server.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -78,9 +80,10 @@ def serve(home: Path, config: Path | None, host: str | None, port: int | None, w
     from dia_server.home import open_home
     from dia_server.serve import serve as run
 
-    settings = _settings(home, config, workers=workers, host=host, port=port)
+    given = {"host": host, "port": port}
+    settings = _settings(home, config, workers=workers, **given)
     logs.configure(settings)
-    run(settings, open_home(home))
+    run(settings, _sources(home, config, **given), open_home(home))
 
 
 @main.command(context_settings=CONTEXT)
@@ -267,15 +270,21 @@ def doctor(home: Path, config: Path | None) -> None:
         raise SystemExit(1)
 
 
+def _sources(home: Path, config: Path | None, **overrides: Any) -> Sources:
+    from dia_server.config_file import Sources
+
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Sources(config or home / "config.yaml", dict(os.environ), given)
+
+
 def _settings(home: Path, config: Path | None, *, workers: int | None = None, **overrides: Any) -> Settings:
     import msgspec
 
+    from dia_server.config_file import load_settings
     from dia_server.home import use_caches
-    from dia_server.settings import load_settings
 
     use_caches(home.resolve())
-    given = {name: value for name, value in overrides.items() if value is not None}
-    settings = load_settings(config or home / "config.yaml", overrides=given)
+    settings = load_settings(*_sources(home, config, **overrides))
     if workers is not None:
         if "speech" not in settings.lanes:
             raise SettingsError("--workers counts those of the lane 'speech', and config.yaml has no such lane")

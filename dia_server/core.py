@@ -74,7 +74,7 @@ async def sweep_blobs(core: Core) -> None:
 def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str) -> Core:
     blobs = Blobs(home / BLOBS)
     voices = VoiceStore(home / "voices")
-    prompts = PromptStore(home / FOLDER, settings.max_prompt_seconds)
+    prompts = PromptStore(home / FOLDER, settings)
     history = History(settings, database, home)
     speech = Speech(settings, pool, history)
     leases = Leases(database, settings, name)

@@ -48,13 +48,13 @@ def configure(settings: Settings, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    level = logging.DEBUG if settings.debug_mode else level
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unbreakable(sys.stderr))),
-        cache_logger_on_first_use=True,
+        # They would keep the level that they began with.
+        cache_logger_on_first_use=False,
     )
+    set_level(settings, level)
     handler = logging.StreamHandler(cast(TextIO, _Unbreakable(sys.stderr)))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -64,3 +64,9 @@ def configure(settings: Settings, level: int = logging.INFO) -> None:
     )
     handler.addFilter(_KnownBreaks())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def set_level(settings: Settings, level: int = logging.INFO) -> None:
+    """Log from `level` on, or from debug on if the settings say so; may be called at any time."""
+    level = logging.DEBUG if settings.debug_mode else level
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))

@@ -42,7 +42,7 @@ def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, ca
     # Limits on a request protect servers; here is only one listener.
     settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(request.text)))
     with tempfile.TemporaryDirectory() as folder:
-        references = References(PromptStore(home / FOLDER, settings.max_prompt_seconds), Blobs(Path(folder)))
+        references = References(PromptStore(home / FOLDER, settings), Blobs(Path(folder)))
         plan = asyncio.run(Planner(settings, VoiceStore(voices_of(home)), references).plan(request))
         _speak(settings, plan, output, captions)
     if request.instructions:

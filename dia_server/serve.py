@@ -17,6 +17,7 @@ import click
 import uvicorn
 
 from dia_server import __version__
+from dia_server.config_file import Sources
 from dia_server.errors import SettingsError
 from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import Pool, running_pool
@@ -42,10 +43,10 @@ Routes: {url}/schema    Health: {url}/health    Stop: Ctrl-C
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that first lets running work end: new work gets 503 meanwhile, and the port stays open."""
 
-    def __init__(self, config: uvicorn.Config, pool: Pool, grace: float, banner: str) -> None:
+    def __init__(self, config: uvicorn.Config, pool: Pool, settings: Settings, banner: str) -> None:
         super().__init__(config)
         self._pool = pool
-        self._grace = grace
+        self._settings = settings
         self._banner = banner
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,15 +72,15 @@ class DrainingServer(uvicorn.Server):
         self._drain = asyncio.create_task(self._drain_and_exit())
 
     async def _drain_and_exit(self) -> None:
-        started = monotonic()
-        await self._pool.drain(self._grace)
+        started, grace = monotonic(), self._settings.drain_grace
+        await self._pool.drain(grace)
         # Clips that are made may still be on their way to slow readers.
-        self.config.timeout_graceful_shutdown = ceil(max(LAST_SECONDS, self._grace - (monotonic() - started)))
+        self.config.timeout_graceful_shutdown = ceil(max(LAST_SECONDS, grace - (monotonic() - started)))
         self.should_exit = True
 
 
-def serve(settings: Settings, home: Path) -> None:
-    """Run until a signal ends it.
+def serve(settings: Settings, sources: Sources, home: Path) -> None:
+    """Run until a signal ends it; `sources` are what the settings were made of.
 
     Raises:
         SettingsError: the address can't be listened on, or a model or a GPU is named that isn't there.
@@ -88,10 +89,10 @@ def serve(settings: Settings, home: Path) -> None:
     # On PostgreSQL several servers may share a home.
     alone = not settings.database_url.startswith("postgres")
     with name_for("server", home, alone=alone) as name:
-        _listen_and_serve(settings, home, name)
+        _listen_and_serve(settings, sources, home, name)
 
 
-def _listen_and_serve(settings: Settings, home: Path, name: str) -> None:
+def _listen_and_serve(settings: Settings, sources: Sources, home: Path, name: str) -> None:
     listener = listen(settings.host, settings.port)
     loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
     # uvicorn takes both signals over when it starts to serve.
@@ -99,10 +100,12 @@ def _listen_and_serve(settings: Settings, home: Path, name: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(settings, home, name, listener, stopped))
+        runner.run(_serve(settings, sources, home, name, listener, stopped))
 
 
-async def _serve(settings: Settings, home: Path, name: str, listener: socket.socket, stopped: threading.Event) -> None:
+async def _serve(
+    settings: Settings, sources: Sources, home: Path, name: str, listener: socket.socket, stopped: threading.Event
+) -> None:
     async with AsyncExitStack() as running:
         pool = await running.enter_async_context(running_pool(settings))
         # The web framework and the database's library take most of a second to import, in which the workers already
@@ -115,7 +118,7 @@ async def _serve(settings: Settings, home: Path, name: str, listener: socket.soc
         core = await running.enter_async_context(running_core(settings, home, pool, name))
         await sweep_blobs(core)
         config = uvicorn.Config(
-            create_app(core),
+            create_app(core, sources),
             http=bounded_protocol(settings),
             log_config=None,
             access_log=False,
@@ -126,7 +129,7 @@ async def _serve(settings: Settings, home: Path, name: str, listener: socket.soc
         key = "-H 'Authorization: Bearer <one of api_keys>' " if settings.api_keys else ""
         banner = BANNER.format(version=__version__, url=_url(listener), key=key)
         if not stopped.is_set():
-            await DrainingServer(config, pool, settings.drain_grace, banner).serve(sockets=[listener])
+            await DrainingServer(config, pool, settings, banner).serve(sockets=[listener])
 
 
 def _url(listener: socket.socket) -> str:

@@ -1,22 +1,14 @@
-"""The settings: config.yaml in the home, then `DIA_SERVER_…` environment variables, then the command line.
+"""The settings: the one place where each, its default, its meaning and how it is changed stand.
 
-`Settings` is the one place where a setting, its default and its meaning stand; config.yaml and
-docs/configuration.md are generated from it by scripts/settings_reference.py.
+config.yaml and docs/configuration.md are generated from it by scripts/settings_reference.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
-import yaml
-
-from dia_server.errors import SettingsError
-
-ENVIRONMENT_PREFIX = "DIA_SERVER_"
 
 OPENAI_VOICES = {
     "alloy": "raven", "ash": "robin", "ballad": "owl", "coral": "jay", "echo": "heron", "fable": "owl",
@@ -35,20 +27,28 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 # What an `Authorization` header can carry as a bearer's token.
 Key = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$")]
 Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/*\s]+(:\*)?)$")]
+# Less would keep out the very request that asks for more.
+LEAST_BYTES, LEAST_PATIENCE = 1_024, 0.1
+
+# Why a setting counts from the next start on.
+_BOUND = "the server listens already"
+_STARTED = "they are started with the server"
+_STARTED_WITH = "the workers are started with it"
+_OPENED = "the database is open already"
 
 
-def _meta(description: str) -> msgspec.Meta:
-    return msgspec.Meta(description=description)
+def _meta(description: str, *, restart: str = "", secret: bool = False) -> msgspec.Meta:
+    """What a setting means; `restart` says why it counts from the next start on, a secret is never shown."""
+    return msgspec.Meta(description=description, extra={"restart": restart, "secret": secret})
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Worker processes that share their work and are delayed by no other lane."""
 
-    models: Annotated[
-        tuple[str, ...],
-        msgspec.Meta(min_length=1),
-        _meta("models that these workers run; the first is loaded at start"),
-    ] = ("hibari", "noise")
+    models: Annotated[tuple[str, ...], _meta("models that these workers run; the first is loaded at start")] = (
+        "hibari",
+        "noise",
+    )
     processes: Annotated[
         Positive,
         _meta(
@@ -69,6 +69,11 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
     ] = None
 
+    def __post_init__(self) -> None:
+        # As a constraint on the field it would spoil the OpenAPI document: Litestar takes `...` for a type there.
+        if not self.models:
+            raise ValueError("`models` must name at least one")
+
 
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
@@ -79,15 +84,23 @@ HELPERS: dict[str, Lane] = {
 }
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything an admin can set."""
+class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Everything an admin can set.
+
+    A server has one of these, which `adopt` changes: whoever reads it when it is needed, and keeps no copy, is up to
+    date.
+    """
 
     host: Annotated[
-        str, msgspec.Meta(min_length=1), _meta("address to listen on; 0.0.0.0 opens the server to the network")
+        str,
+        msgspec.Meta(min_length=1),
+        _meta("address to listen on; 0.0.0.0 opens the server to the network", restart=_BOUND),
     ] = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535), _meta("port to listen on; 0 takes a free one and prints it")] = (
-        7860
-    )
+    port: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=65535),
+        _meta("port to listen on; 0 takes a free one and prints it", restart=_BOUND),
+    ] = 7860
     cors_origins: Annotated[
         tuple[Origin, ...],
         _meta(
@@ -97,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ("http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*")
     api_keys: Annotated[
         tuple[Key, ...],
-        _meta("keys that clients send as `Authorization: Bearer …` or `X-API-Key`; `[]` takes everyone"),
+        _meta("keys that clients send as `Authorization: Bearer …` or `X-API-Key`; `[]` takes everyone", secret=True),
     ] = ()
     protect_lists: Annotated[
         bool, _meta("want a key for the lists of models and voices too; some clients send none there")
@@ -119,23 +132,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     voice_aliases: Annotated[dict[str, str], _meta("other names for voices; `{}` makes every unknown name a 404")] = (
         msgspec.field(default_factory=OPENAI_VOICES.copy)
     )
-    lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes")] = msgspec.field(
-        default_factory=lambda: {"speech": Lane(processes=2)} | HELPERS
+    lanes: Annotated[dict[str, Lane], msgspec.Meta(min_length=1), _meta("the worker processes", restart=_STARTED)] = (
+        msgspec.field(default_factory=lambda: {"speech": Lane(processes=2)} | HELPERS)
     )
     gpu_mode: Annotated[
         Literal["auto", "single", "multi", "cpu"],
         _meta(
             "auto takes all allowed GPUs, and the processor where there are none; multi takes all and single the first "
-            "one, and neither starts without; cpu looks for none"
+            "one, and neither starts without; cpu looks for none",
+            restart=_STARTED_WITH,
         ),
     ] = "auto"
     allowed_gpus: Annotated[
         tuple[int, ...] | None,
-        _meta("the GPUs that may be used, by their numbers in `dia-server doctor`; null allows all"),
+        _meta(
+            "the GPUs that may be used, by their numbers in `dia-server doctor`; null allows all", restart=_STARTED_WITH
+        ),
     ] = None
     workers_per_gpu: Annotated[
         Positive,
-        _meta("worker processes on each GPU; each loads the model anew, so more than one only where memory is ample"),
+        _meta(
+            "worker processes on each GPU; each loads the model anew, so more than one only where memory is ample",
+            restart=_STARTED_WITH,
+        ),
     ] = 1
 
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
@@ -144,9 +163,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _meta("longest clip; the longest text takes five minutes, at a quarter of the speed twenty; more is cut off"),
     ] = 1800.0
     max_pause_seconds: Annotated[Seconds, _meta("silence that one text may ask for by [pause:…] marks, in all")] = 30.0
-    max_body_bytes: Annotated[Positive, _meta("largest JSON body; the longest text, escaped, fits many times")] = (
-        262_144
-    )
+    max_body_bytes: Annotated[
+        int, msgspec.Meta(ge=LEAST_BYTES), _meta("largest JSON body; the longest text, escaped, fits many times")
+    ] = 262_144
     max_upload_bytes: Annotated[
         Positive, _meta("largest uploaded recording; a minute in CD quality has 11 MB, and clients promise 25")
     ] = 26_214_400
@@ -166,10 +185,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Positive, _meta("longest transcript of a recording; a minute of quick speech has 1,200")
     ] = 2_000
     max_head_bytes: Annotated[
-        Positive, _meta("largest request line with all headers; what browsers send is a tenth")
+        int,
+        msgspec.Meta(ge=LEAST_BYTES),
+        _meta("largest request line with all headers; what browsers send is a tenth"),
     ] = 65_536
     request_timeout: Annotated[
-        Seconds,
+        float,
+        msgspec.Meta(ge=LEAST_PATIENCE),
         _meta(
             "seconds in which a request must have arrived, head and body; whoever takes longer only holds a connection"
         ),
@@ -214,20 +236,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 5
     crash_loop_wait: Annotated[Seconds, _meta("seconds such a place waits before each new try")] = 30.0
     drain_grace: Annotated[Seconds, _meta("seconds that running requests get to end after SIGTERM")] = 30.0
-    encoder_threads: Annotated[Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech")] = 2
+    encoder_threads: Annotated[
+        Positive, _meta("threads that encode audio; mp3 costs as much CPU as the speech", restart=_STARTED)
+    ] = 2
 
     database_url: Annotated[
         str,
         _meta(
             "where jobs and the log of clips are kept: empty is `dia-server.db` in the home, a SQLite file; or "
-            "`postgresql://user:password@host/database`"
+            "`postgresql://user:password@host/database`",
+            restart=_OPENED,
+            secret=True,
         ),
     ] = ""
     database_timeout: Annotated[
-        Seconds, _meta("seconds that a request waits for a busy database before it is a 503 with Retry-After")
+        Seconds,
+        _meta("seconds that a request waits for a busy database before it is a 503 with Retry-After", restart=_OPENED),
     ] = 5.0
     run_jobs_in_server: Annotated[
-        bool, _meta("let the server run jobs itself, behind its listeners; `dia-server worker` adds processes that do")
+        bool,
+        _meta(
+            "let the server run jobs itself, behind its listeners; `dia-server worker` adds processes that do",
+            restart="it is decided with the start",
+        ),
     ] = True
     max_pending_jobs: Annotated[Positive, _meta("jobs that may wait; one more is a 503 with Retry-After")] = 20_000
     job_lease_seconds: Annotated[
@@ -271,74 +302,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     save_outputs: Annotated[
         bool,
         _meta(
-            "keep every clip in `outputs/`, with a sidecar, which has the text, and from which `dia-server say --from` "
-            "makes the same bytes"
+            "keep every clip in `outputs/`, with a file beside it from which `dia-server say --from` makes the same "
+            "bytes again"
         ),
     ] = False
-    show_prompts: Annotated[bool, _meta("keep the texts of clips in `GET /logs`")] = False
+    show_prompts: Annotated[
+        bool, _meta("show the texts that were spoken in `GET /logs` and in the log; otherwise they are empty there")
+    ] = False
     output_retention_hours: Annotated[
         Seconds | None,
-        _meta("hours that saved outputs and the rows of `GET /logs` are kept; null keeps them for good"),
+        _meta("hours for which saved clips and the rows of `GET /logs` are kept; null keeps them for ever"),
     ] = 24.0
+
     debug_mode: Annotated[bool, _meta("send X-Generation-ID and log at debug level")] = False
     log_format: Annotated[
-        Literal["auto", "console", "json"], _meta("auto is console on a terminal and JSON elsewhere")
+        Literal["auto", "console", "json"],
+        _meta("auto is console on a terminal and JSON elsewhere", restart="the log has begun in one format"),
     ] = "auto"
 
     def lane_of(self, model: str) -> str | None:
         """The first lane that runs the model, if one does."""
         return next((name for name, lane in self.lanes.items() if model in lane.models), None)
 
-
-def load_settings(
-    file: Path | None, environment: Mapping[str, str] = os.environ, overrides: Mapping[str, Any] | None = None
-) -> Settings:
-    """Settings from a YAML file (absent: defaults), the environment and overrides, the later ones winning.
-
-    Environment values are read as YAML, so `DIA_SERVER_LANES='{speech: {models: [hibari], processes: 4}}'` works.
-
-    Raises:
-        SettingsError: a file that can't be read, an unknown field, or a value out of range; the message names it.
-    """
-    merged: dict[str, Any] = {}
-    if file is not None and file.exists():
-        merged |= _read_yaml_mapping(file)
-    for name, text in environment.items():
-        # Compose files set what is unset to nothing.
-        if name.startswith(ENVIRONMENT_PREFIX) and text:
-            merged[name.removeprefix(ENVIRONMENT_PREFIX).lower()] = _parse_yaml(text, name)
-    merged |= overrides or {}
-    try:
-        settings = msgspec.convert(merged, Settings)
-        helpers = {name: lane for name, lane in HELPERS.items() if name not in settings.lanes}
-        return msgspec.structs.replace(settings, lanes=settings.lanes | helpers)
-    except msgspec.ValidationError as error:
-        where = (
-            f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"
-        )
-        raise SettingsError(f"Invalid settings in {where} or the command line: {error}") from None
+    def adopt(self, changes: Mapping[str, Any]) -> None:
+        """Take over other values, which are known to be valid, in one step."""
+        for name, value in changes.items():
+            setattr(self, name, value)
 
 
-def _read_yaml_mapping(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"Can't read {file}: {error}") from None
-    content = _parse_yaml(text, str(file))
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{file} must hold `name: value` lines, not a {type(content).__name__}")
-    return content
+def _extra(key: str) -> dict[str, Any]:
+    """What `_meta` says of the settings of which it says something."""
+    hints = get_type_hints(Settings, include_extras=True)
+    said = {name: meta.extra[key] for name, hint in hints.items() for meta in hint.__metadata__ if meta.extra}
+    return {name: value for name, value in said.items() if value}
 
 
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        # Its own words quote the line, which may hold a key.
-        mark = error.problem_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SettingsError(f"{where} is not valid YAML{place}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{where} is not valid YAML: {error}") from None
+# Why settings can't be changed while the server runs, by their names.
+RESTART: dict[str, str] = _extra("restart")
+SECRETS = frozenset(_extra("secret"))

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from dia_server.settings import ENVIRONMENT_PREFIX, Lane, Settings
+from dia_server.config_file import ENVIRONMENT_PREFIX
+from dia_server.settings import RESTART, SECRETS, Lane, Settings
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 120
@@ -28,10 +29,14 @@ A setting is a line in `config.yaml` in the server's home or an environment vari
 of the command line too. The later of these three wins. An unknown name or a value out of range stops the start with
 a message that names it.
 
+`GET /config` shows the settings of a running server, `PUT /config` changes them, in `config.yaml` too: what counts *at
+once* counts for the next request. The rest is changed in the file, or by the variable that sets it, and counts from the
+next start on.
+
 This page and `config.yaml` are written by `scripts/settings_reference.py` from `dia_server/settings.py`.
 
-| Setting | Allowed | Default | Meaning | Environment |
-| --- | --- | --- | --- | --- |
+| Setting | Allowed | Default | Meaning | Counts | Environment |
+| --- | --- | --- | --- | --- | --- |
 {settings}
 
 ## A lane
@@ -104,7 +109,8 @@ def configuration_md() -> str:
     """The reference as a page."""
     return PAGE.format(
         settings="\n".join(
-            f"{row(entry)} `{ENVIRONMENT_PREFIX}{entry.name.upper()}` |" for entry in entries(Settings())
+            f"{row(entry)} {counts(entry.name)} | `{ENVIRONMENT_PREFIX}{entry.name.upper()}` |"
+            for entry in entries(Settings())
         ),
         lane="\n".join(row(entry) for entry in entries(Lane())),
     )
@@ -114,6 +120,13 @@ def row(entry: Entry) -> str:
     """One line of a table, its last cell left open."""
     meaning = entry.meaning.replace("|", "\\|")
     return f"| `{entry.name}` | {entry.allowed} | `{on_one_line(entry.default)}` | {meaning} |"
+
+
+def counts(name: str) -> str:
+    """From when on a change counts."""
+    if name in SECRETS:
+        return "from the next start on: it is a secret"
+    return f"from the next start on: {RESTART[name]}" if name in RESTART else "at once"
 
 
 def main() -> None:

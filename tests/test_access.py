@@ -16,9 +16,10 @@ from litestar.routes import HTTPRoute
 from browser import BlockedError, Page
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.app import create_routes
+from dia_server.config_file import Sources, load_settings
 from dia_server.errors import SettingsError
 from dia_server.pool.pool import Pool
-from dia_server.settings import Settings, load_settings
+from dia_server.settings import Settings
 
 KEYS = ["sk-first-0123456789", "sk-second-9876543210"]
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
@@ -48,7 +49,7 @@ def fill_in(path: str) -> str:
 def routes(tmp_path: Path) -> set[tuple[str, str]]:
     """Every method and path of the route table, parameters filled in."""
     settings = Settings(api_keys=tuple(KEYS))
-    app = create_routes(settings, tmp_path, Pool(settings))
+    app = create_routes(settings, Sources(tmp_path / "config.yaml", {}, {}), tmp_path, Pool(settings))
     return {
         (method, fill_in(route.path_format))
         for route in app.routes

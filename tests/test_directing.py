@@ -106,7 +106,7 @@ def write_voice(tmp_path: Path, name: str, **fields: object) -> None:
 
 def plan(voices: VoiceStore, text: str = SENTENCE, voice: str = "skylark", **fields: object) -> Plan:
     request = SpeechRequest(text=text, voice=voice, format="wav", seed=1, **fields)  # type: ignore[arg-type]
-    references = References(PromptStore(Path("audio_prompts"), 60), Blobs(Path("blobs")))
+    references = References(PromptStore(Path("audio_prompts"), Settings()), Blobs(Path("blobs")))
     return make_plan(request, there=voices.list(), references=references, settings=Settings())
 
 

@@ -180,7 +180,7 @@ class Folder:
         self.path = home / "audio_prompts"
         self.path.mkdir()
         self.scribe = Scribe()
-        self.store = PromptStore(self.path, 60)
+        self.store = PromptStore(self.path, Settings())
         self.voices = VoiceStore(home / "voices")
         every = Settings(lanes={"speech": Lane(models=("noise",), idle_timeout=1)}, **settings)
         self.pool = Pool(every)

@@ -18,6 +18,7 @@ import pytest
 from conftest import Server, make_home, running_server
 from dia_server.audio.wav import read_info
 from dia_server.home import ABANDONED_SECONDS, open_home
+from dia_server.settings import Settings
 from dia_server.voices.prompts import SAMPLE_RATE, PromptStore
 from dia_server.voices.store import VoiceStore
 from recordings import voice_like, wav
@@ -67,7 +68,7 @@ def check(home: Path) -> None:
     mine = voices.list().get("mine")
     if mine is not None and mine.voice_seed is not None:
         assert mine.audio_prompt_transcript == (f"Seed {mine.voice_seed}. " * 20).strip()
-    prompts = PromptStore(home / "audio_prompts", 60)
+    prompts = PromptStore(home / "audio_prompts", Settings())
     assert prompts.problems == {}
     for prompt in prompts.list().values():
         info = read_info(prompt.path)

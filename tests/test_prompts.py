@@ -308,7 +308,7 @@ def test_uploads_at_the_same_time_end_in_one_whole_file(noisy: Server) -> None:
 
 
 def test_a_prompt_never_stands_beside_another_ones_transcript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PromptStore(tmp_path, 60)
+    store = PromptStore(tmp_path, Settings())
     origin = Origin(hash="0", discovered_at=now(), original_sample_rate=SAMPLE_RATE)
     store.put("a", voice_like(3), origin)
     store.set_transcript("a", "One.", "manual", origin)
@@ -339,7 +339,7 @@ class Scribe:
 
 
 async def test_a_transcriber_hears_what_nobody_has_written_down(tmp_path: Path) -> None:
-    settings, store, scribe = Settings(), PromptStore(tmp_path / "audio_prompts", 60), Scribe("Heard.")
+    settings, store, scribe = Settings(), PromptStore(tmp_path / "audio_prompts", Settings()), Scribe("Heard.")
     mappings = Mappings(settings, VoiceStore(tmp_path / "voices"), store)
     prompts = Prompts(settings, Pool(settings), store, mappings, scribe)
     (tmp_path / "audio_prompts").mkdir()

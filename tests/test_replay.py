@@ -39,7 +39,7 @@ class Stand:
         lanes = {"speech": Lane(models=("noise",), processes=workers)}
         self.settings = Settings(lanes=lanes, crash_loop_deaths=1000, task_strikes=1000)
         self.pool = Pool(self.settings)
-        references = References(PromptStore(home / "audio_prompts", 60), Blobs(home / "blobs"))
+        references = References(PromptStore(home / "audio_prompts", Settings()), Blobs(home / "blobs"))
         self.speech = Speech(self.settings, self.pool)
         self.planner = Planner(self.settings, VoiceStore(home / "voices"), references)
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 import settings_reference
+from dia_server.config_file import load_settings
 from dia_server.errors import SettingsError
-from dia_server.settings import HELPERS, Lane, Settings, load_settings
+from dia_server.settings import HELPERS, Lane, Settings
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class KeyGuard:
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key.encode()) for key in settings.api_keys]
-        self._open = OPEN_ROUTES if settings.protect_lists else OPEN_ROUTES | LIST_ROUTES
+        self._settings = settings
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Note the caller of a request that may pass.
@@ -57,7 +57,8 @@ class KeyGuard:
         connection.scope["state"]["caller"] = known[0]
 
     def _is_open(self, method: object, route: str) -> bool:
-        return method in READING and (route in self._open or f"{route}/".startswith(OPEN_FOLDERS))
+        is_open = route in OPEN_ROUTES or (route in LIST_ROUTES and not self._settings.protect_lists)
+        return method in READING and (is_open or f"{route}/".startswith(OPEN_FOLDERS))
 
     def _is_known(self, digest: bytes) -> bool:
         # All are compared, so that time tells nothing.
@@ -109,7 +110,7 @@ class RateGuard:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._limit = settings.requests_per_minute
+        self._settings = settings
         self._due: dict[object, float] = {}
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
@@ -118,14 +119,15 @@ class RateGuard:
         Raises:
             RateLimited: its caller has made too many; `retry_after` says when the next one counts again.
         """
-        if self._limit is None or not handler.opt.get(RATED):
+        limit = self._settings.requests_per_minute
+        if limit is None or not handler.opt.get(RATED):
             return
         # `X-Forwarded-For` says what the client wants it to say.
         address = connection.client.host if connection.client else None
-        wait = self._take(connection.scope["state"].get("caller", address), 60 / self._limit)
+        wait = self._take(connection.scope["state"].get("caller", address), 60 / limit)
         if wait > 0:
             raise RateLimited(
-                f"{self._limit} requests a minute are allowed; try again in {ceil(wait)} s", retry_after=ceil(wait)
+                f"{limit} requests a minute are allowed; try again in {ceil(wait)} s", retry_after=ceil(wait)
             )
 
     def _take(self, caller: object, share: float) -> float:

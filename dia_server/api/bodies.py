@@ -8,20 +8,52 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 import msgspec
 import structlog
 from litestar import Request
 from litestar.dto import AbstractDTO
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from dia_server.errors import BadInput, UnsupportedMediaType
+from dia_server.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _ITEM = re.compile(r"\[(?:\d+|\.\.\.)\]")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+
+# The option of routes that take a form with a file: which setting bounds the file.
+FILE_BOUND = "file_bound"
+# What a form has besides the file: boundaries, headers, texts.
+FORM_BYTES = 65_536
+
+
+def bounded_request(settings: Settings) -> type[Request[Any, Any, Any]]:
+    """Litestar's request with a body of at most `max_body_bytes`, or, for forms, what the route's option names.
+
+    Litestar's own bound can't be changed while it runs.
+    """
+
+    class BoundedRequest(Request[Any, Any, Any]):
+        async def stream(self) -> AsyncGenerator[bytes, None]:
+            file_bound = self.route_handler.opt.get(FILE_BOUND)
+            most = getattr(settings, file_bound) + FORM_BYTES if file_bound else settings.max_body_bytes
+            # So nothing is read of a body that says how large it is.
+            if (self.content_length or 0) > most:
+                raise RequestEntityTooLarge
+            size = 0
+            async for chunk in super().stream():
+                size += len(chunk)
+                if size > most:
+                    raise RequestEntityTooLarge
+                yield chunk
+
+    return BoundedRequest
 
 
 class JsonBody(AbstractDTO[Any]):
@@ -95,10 +127,19 @@ def explain(message: str, body: Any) -> BadInput:
     if missing := _MISSING.search(message):
         name = f"{at['path']}.{missing['field']}" if at else missing["field"]
         return BadInput(f"'{name}' is required", param=name)
+    if unknown := _UNKNOWN.search(message):
+        return BadInput(
+            f"There is no field '{unknown['field'][:100]}'{_fields(body, at)}", param=unknown["field"][:100]
+        )
     if at:
         hint = _choices(body, at["path"]) if message.startswith("Invalid enum value") else ""
         return BadInput(f"'{at['path']}': {message[: at.start()]}{hint}", param=at["path"])
     return BadInput(message)
+
+
+def _fields(body: Any, at: re.Match[str] | None) -> str:
+    """Where an unknown field stands, or which fields there are."""
+    return f" in '{at['path']}'" if at else f"; there are {', '.join(body.__struct_encode_fields__)}"
 
 
 def _choices(body: Any, path: str) -> str:

@@ -6,9 +6,12 @@ Litestar's own answers to preflights name methods and headers to every origin, a
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from dia_server.settings import Settings
 
 EXPOSED_HEADERS = "X-Seed, X-Generation-ID, X-Audio-Duration, X-Model, X-Unused-Parameters, Retry-After"
 ALLOWED_HEADERS = "Content-Type, Authorization, Cache-Control, X-API-Key, X-Request-ID"
@@ -22,11 +25,9 @@ Headers = list[tuple[bytes, bytes]]
 class Cors:
     """Wraps the application, so that refusals are readable too. Other origins get no header and so no answer."""
 
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
-        """`origins` as in `Settings.cors_origins`."""
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._everyone = "*" in origins
-        self._allowed = re.compile("|".join(_pattern(origin) for origin in origins) or "(?!)")
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -48,8 +49,12 @@ class Cors:
 
         await self._app(scope, receive, send_with_grant)
 
+    @property
+    def _everyone(self) -> bool:
+        return "*" in self._settings.cors_origins
+
     def _is_allowed(self, origin: str) -> bool:
-        return self._everyone or self._allowed.fullmatch(origin) is not None
+        return self._everyone or _any_of(self._settings.cors_origins).fullmatch(origin) is not None
 
     def _grant(self, origin: str | None) -> Headers:
         vary = [] if self._everyone else [(b"vary", b"Origin")]
@@ -68,6 +73,11 @@ _PREFLIGHT: Headers = [
     (b"access-control-allow-headers", ALLOWED_HEADERS.encode()),
     (b"access-control-max-age", PREFLIGHT_SECONDS.encode()),
 ]
+
+
+@lru_cache(maxsize=1)
+def _any_of(origins: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(_pattern(origin) for origin in origins) or "(?!)")
 
 
 def _pattern(origin: str) -> str:

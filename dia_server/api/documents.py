@@ -44,7 +44,7 @@ _REASONS = {
     400: "the request can't be served as it stands",
     401: "a key is missing or wrong",
     404: "what the request names is not there",
-    409: "the name is taken, or what it names is in use",
+    409: "what is there stands in the way: a name is taken or in use, or a file was changed by hand",
     413: "the body is too large",
     415: "the body is of another type than the route takes",
     425: "the job is not completed",

@@ -16,7 +16,8 @@ from dia_server.api.dialect import dialect_of
 from dia_server.errors import BadInput, DiaServerError, StorageFull, StorageUnavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+# A file that is mounted by itself is busy: no other can take its place.
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY})
 
 log = structlog.get_logger(__name__)
 

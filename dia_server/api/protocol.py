@@ -19,19 +19,13 @@ def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
     """uvicorn's protocol within `max_head_bytes`, `request_timeout`, `upload_timeout` and `write_timeout`."""
 
     class BoundedProtocol(_PatientProtocol):
-        max_head_bytes = settings.max_head_bytes
-        request_timeout = settings.request_timeout
-        upload_timeout = settings.upload_timeout
-        write_timeout = settings.write_timeout
+        bounds = settings
 
     return BoundedProtocol
 
 
 class _PatientProtocol(HttpToolsProtocol):
-    max_head_bytes: int
-    request_timeout: float
-    upload_timeout: float
-    write_timeout: float
+    bounds: Settings
 
     _head_bytes = 0
     _is_in_body = False
@@ -53,19 +47,19 @@ class _PatientProtocol(HttpToolsProtocol):
             self._await_request()
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes > self.max_head_bytes and not self._is_in_body and not self.transport.is_closing():
-            self.send_400_response(f"The head of the request is larger than {self.max_head_bytes} bytes")
+        if self._head_bytes > self.bounds.max_head_bytes and not self._is_in_body and not self.transport.is_closing():
+            self.send_400_response(f"The head of the request is larger than {self.bounds.max_head_bytes} bytes")
 
     def on_headers_complete(self) -> None:
         # What came in one read with the body is not in the count yet.
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_head_bytes:
-            self.send_400_response(f"The head of the request is larger than {self.max_head_bytes} bytes")
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.bounds.max_head_bytes:
+            self.send_400_response(f"The head of the request is larger than {self.bounds.max_head_bytes} bytes")
             return
         super().on_headers_complete()
         self._is_in_body, self._head_bytes = True, 0
         if any(name == b"content-type" and value.lower().startswith(_FORM) for name, value in self.headers):
             self._stop_waiting()
-            self._await_request(self.upload_timeout)
+            self._await_request(self.bounds.upload_timeout)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -83,7 +77,7 @@ class _PatientProtocol(HttpToolsProtocol):
             self._reading = None
 
     def _await_request(self, patience: float | None = None) -> None:
-        self._patience = patience or self.request_timeout
+        self._patience = patience or self.bounds.request_timeout
         self._arrival = self.loop.call_later(self._patience, self._request_is_late)
 
     def _stop_waiting(self) -> None:
@@ -114,7 +108,7 @@ class _PatientProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_reader(self, waiting_bytes: int) -> None:
-        self._reading = self.loop.call_later(self.write_timeout, self._reader_is_late, waiting_bytes)
+        self._reading = self.loop.call_later(self.bounds.write_timeout, self._reader_is_late, waiting_bytes)
 
     def _reader_is_late(self, waiting_bytes: int) -> None:
         still_waiting = self.transport.get_write_buffer_size()

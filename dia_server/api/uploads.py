@@ -18,8 +18,6 @@ from dia_server.errors import BadInput, TooLarge, TooManyUploads, UnsupportedMed
 from dia_server.files import temporary
 from dia_server.settings import Settings
 
-# What a form has besides the file: boundaries, headers, texts.
-FORM_BYTES = 65_536
 # The longest text is a name; a form has three of them.
 MAX_TEXT_BYTES = 4_096
 MAX_PARTS = 32
@@ -67,7 +65,7 @@ class Uploads:
     """Receives forms, `settings.max_uploads` at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most = settings.max_uploads
+        self._settings = settings
         self._open = 0
 
     @asynccontextmanager
@@ -80,7 +78,7 @@ class Uploads:
             BadInput, UnsupportedMediaType, TooLarge, TooManyUploads: it is not taken.
         """
         parser = _parser_for(request)
-        if self._open >= self._most:
+        if self._open >= self._settings.max_uploads:
             raise TooManyUploads(f"{self._open} uploads are open, and no more are allowed; try again in a moment")
         self._open += 1
         try:

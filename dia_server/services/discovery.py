@@ -51,9 +51,6 @@ class Discovery:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Do what the settings ask for until the block ends, or the pool drains."""
-        if not (self._settings.auto_discover_prompts or self._settings.auto_transcribe):
-            yield
-            return
         keeper = asyncio.create_task(self._live(), name="discovery")
         self._pool.at_drain(keeper.cancel)
         try:
@@ -75,17 +72,22 @@ class Discovery:
 
     async def _live(self) -> None:
         while True:
-            asked = set(self._asked)
-            prompts = await asyncio.to_thread(self._store.list)
-            now = monotonic()
-            self._same_since = {each.file: self._same_since.get(each.file, now) for each in prompts.values()}
-            if self._settings.auto_discover_prompts:
-                await self._take_notes(prompts)
-            if self._settings.auto_transcribe and await self._write_one_down(prompts, asked):
+            is_wanted = self._settings.auto_discover_prompts or self._settings.auto_transcribe
+            if is_wanted and await self._look():
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
             self._woken.clear()
+
+    async def _look(self) -> bool:
+        """Whether there may be more to do at once."""
+        asked = set(self._asked)
+        prompts = await asyncio.to_thread(self._store.list)
+        now = monotonic()
+        self._same_since = {each.file: self._same_since.get(each.file, now) for each in prompts.values()}
+        if self._settings.auto_discover_prompts:
+            await self._take_notes(prompts)
+        return self._settings.auto_transcribe and await self._write_one_down(prompts, asked)
 
     def _is_settled(self, prompt: Prompt) -> bool:
         return monotonic() - self._same_since[prompt.file] >= SETTLED_SECONDS

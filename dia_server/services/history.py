@@ -75,6 +75,7 @@ class History:
             else:
                 row |= {"file": file, "file_size": len(audio), "blobs": " ".join(recipe.blobs_of(plan))}
         self._waiting.append(row)
+        log.debug("clip", **row)
 
     async def flush(self) -> None:
         """Write the rows that wait.

@@ -75,14 +75,13 @@ class Speech:
             await self._history.add(plan, account, monotonic() - started, audio)
 
     async def _encoded(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
-        started = monotonic()
+        started, longest = monotonic(), self._settings.max_audio_seconds
         renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
         async for pcm in self._samples(plan, account, clip):
             data = await self._render(renderer, renderer.feed, pcm)
-            if renderer.seconds > self._settings.max_audio_seconds:
+            if renderer.seconds > longest:
                 raise BadInput(
-                    f"The clip is longer than {self._settings.max_audio_seconds:g} s; send the text in parts, or raise "
-                    "max_audio_seconds"
+                    f"The clip is longer than {longest:g} s; send the text in parts, or raise max_audio_seconds"
                 )
             if data:
                 self._note(account, renderer, clip, started)

@@ -20,6 +20,7 @@ from dia_server.audio.samples import Samples
 from dia_server.audio.wav import WavInfo, read_info, write_wav
 from dia_server.errors import BadInput, PromptNotFound
 from dia_server.files import replacing
+from dia_server.settings import Settings
 from dia_server.voices.folder import ID_PATTERN, ID_RULE, File, Watched
 
 # Of the sound that is stored, in Hz.
@@ -91,9 +92,9 @@ _Held = WavInfo | Origin | str | Unreadable
 class PromptStore:
     """The prompts in a folder. `list` may be called from any thread, and so may what writes, but by one at a time."""
 
-    def __init__(self, folder: Path, max_seconds: float) -> None:
-        """A file that was put there by hand and is longer than `max_seconds` is none."""
-        self._max_seconds = max_seconds
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        """A file that was put there by hand and is longer than `max_prompt_seconds` is none."""
+        self._settings = settings
         self._files: Watched[_Held] = Watched(folder, (_SOUND, _TRANSCRIPT, _NOTE), self._read_file)
         self._problems: dict[str, str] = {}
         self._reading = threading.Lock()
@@ -230,7 +231,7 @@ class PromptStore:
         prompts = {}
         for file, sound in found.items():
             prompt_id = file.name.removesuffix(_SOUND)
-            if isinstance(sound, WavInfo) and (problem := _id_problem(prompt_id)):
+            if isinstance(sound, WavInfo) and (problem := self._problem_with(prompt_id, sound)):
                 problems[file.name] = problem
             elif isinstance(sound, WavInfo):
                 prompts[prompt_id] = self._prompt(prompt_id, file, sound, held)
@@ -255,7 +256,7 @@ class PromptStore:
     def _read_file(self, folder: Path, file: File) -> _Held:
         path = folder / file.name
         try:
-            return self._read_sound(path) if path.suffix == _SOUND else _read_text(path, file.size)
+            return read_info(path) if path.suffix == _SOUND else _read_text(path, file.size)
         except FileNotFoundError:
             return ""  # just deleted
         except OSError as error:
@@ -265,11 +266,11 @@ class PromptStore:
         except (ValueError, msgspec.DecodeError) as error:
             return Unreadable(str(error))
 
-    def _read_sound(self, path: Path) -> WavInfo:
-        info = read_info(path)
-        if info.seconds > self._max_seconds:
-            raise ValueError(f"It has {info.seconds:.1f} s; allowed are {self._max_seconds:g} s (max_prompt_seconds)")
-        return info
+    def _problem_with(self, prompt_id: str, sound: WavInfo) -> str | None:
+        most = self._settings.max_prompt_seconds
+        if sound.seconds > most:
+            return f"It has {sound.seconds:.1f} s; allowed are {most:g} s (max_prompt_seconds)"
+        return _id_problem(prompt_id)
 
     def _note_problems(self, problems: dict[str, str]) -> None:
         for name, reason in problems.items():
