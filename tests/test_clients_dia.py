@@ -6,6 +6,7 @@ Each request is the version's own to the byte, and each answer is read the way i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -225,6 +226,17 @@ class TestNewer:
         job_id = newer.post("/generate?async_mode=true", body).json()["job_id"]
         assert newer.fetch(f"/jobs/{job_id}", "DELETE").is_success
         assert newer.json(f"/jobs/{job_id}")["status"] == "cancelled"
+
+    def test_what_it_gives_up_waiting_for_is_not_made(self, server: Server, newer: Newer) -> None:
+        def aborted() -> bool:
+            return f'dia_streams_total{{outcome="aborted"}} {before + 1}' in server.get("/metrics").text
+
+        counted = re.search(r'^dia_streams_total{outcome="aborted"} (\S+)$', server.get("/metrics").text, re.MULTILINE)
+        before = float(counted[1]) if counted else 0.0
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/generate", json=newer.request(f"{SENTENCE} " * 80, "skylark"), timeout=0.3)
+        wait_until(aborted)
+        wait_until(lambda: server.busy() == 0)
 
     def test_a_voice_of_a_sample(self, newer: Newer, sampled: dict[str, Any]) -> None:
         assert sampled["message"] == "Audio prompt 'ada_voice' uploaded successfully"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,14 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_base_url() -> None:
     assert Settings().port == 7860
+
+
+def test_routes_are_there_twice(server: Server) -> None:
+    routes = server.get("/schema/openapi.json").json()["paths"].keys()
+    families = "audio_prompts|config|generate|gpu|health|jobs|logs|preview|queue|voice_mappings|voices|whisper"
+    roots = {route for route in routes if re.match(rf"/({families})(/|$)", route)}
+    assert len(roots) > 15
+    assert {f"/v1{route}" for route in roots} <= routes
 
 
 def test_health(server: Server) -> None:
