@@ -58,7 +58,7 @@ async def running_core(settings: Settings, home: Path, pool: Pool, name: str) ->
     async with open_database(settings, home) as database:
         core = _wire(settings, home, pool, database, name)
         try:
-            await core.leases.register(machine_id(), 0, 0)
+            await core.leases.sign_on(machine_id())
             async with core.history.running():
                 yield core
         finally:

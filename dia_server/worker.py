@@ -31,8 +31,7 @@ async def _work(settings: Settings, home: Path, name: str) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows has no such handlers; there Ctrl-C cancels this task.
-        loop.add_signal_handler(number, stopped.set)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
     async with running_pool(settings, has_listeners=False) as pool:
         # The database's library takes a third of a second to import, in which the workers load their models.
         await asyncio.sleep(0)

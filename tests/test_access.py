@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -11,12 +13,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from browser import BlockedError, Page
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.app import create_routes
 from dia_server.config_file import Sources, load_settings
+from dia_server.core import running_core
 from dia_server.errors import SettingsError
 from dia_server.pool.pool import Pool
 from dia_server.settings import Settings
@@ -41,15 +45,19 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def fill_in(path: str) -> str:
-    for name, value in {"model": "noise", "file_path": "swagger-ui.css", "voice_id": "x", "prompt_id": "x"}.items():
-        path = path.replace(f"{{{name}}}", value)
-    return path
+    known = {"model": "noise", "file_path": "swagger-ui.css"}
+    return re.sub(r"{(\w+)}", lambda field: known.get(field[1], "x"), path)
+
+
+async def application(home: Path) -> Litestar:
+    settings = Settings(api_keys=tuple(KEYS))
+    async with running_core(settings, home, Pool(settings), "nobody") as core:
+        return create_routes(core, Sources(home / "config.yaml", {}, {}))
 
 
 def routes(tmp_path: Path) -> set[tuple[str, str]]:
     """Every method and path of the route table, parameters filled in."""
-    settings = Settings(api_keys=tuple(KEYS))
-    app = create_routes(settings, Sources(tmp_path / "config.yaml", {}, {}), tmp_path, Pool(settings))
+    app = asyncio.run(application(tmp_path))
     return {
         (method, fill_in(route.path_format))
         for route in app.routes
@@ -66,7 +74,7 @@ def test_every_route_wants_a_key_except_those_listed_here(closed: Server, tmp_pa
     assert {path for _, path in table} >= OPEN | LISTS
     for method, path in table | {("HEAD", path) for method, path in table if method == "GET"}:
         answer = httpx.request(method, closed.url + path, timeout=10)
-        is_open = method in READING and (path in OPEN | LISTS or path.startswith("/schema"))
+        is_open = method in READING and (path in OPEN | LISTS or path.startswith(("/schema", "/pages")))
         assert (answer.status_code == 401) == (not is_open), (method, path, answer.status_code)
         assert answer.status_code < 500
 
@@ -259,7 +267,7 @@ def fetch(server: Server, origin: str, **options: Any) -> httpx.Response:
     "origin", ["http://localhost:8000", "http://localhost", "https://localhost:3000", "http://127.0.0.1:1"]
 )
 def test_pages_on_this_machine_may_use_the_server(server: Server, origin: str) -> None:
-    headers = dict.fromkeys(["Authorization", "Cache-Control", "X-API-Key", "X-Request-ID"], "x")
+    headers = dict.fromkeys(["Authorization", "Cache-Control", "Idempotency-Key", "X-API-Key", "X-Request-ID"], "x")
     answer = fetch(server, origin, headers=headers)
     assert (answer.status_code, answer.headers["x-seed"], answer.headers["x-model"]) == (200, "5", "noise")
     refused = fetch(server, origin, content=b"{")

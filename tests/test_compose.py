@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dia_server.settings import Settings, load_settings
+from dia_server.config_file import load_settings
+from dia_server.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 OURS = ("server", "worker")

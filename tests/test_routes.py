@@ -66,12 +66,6 @@ def test_generate_refuses_in_the_contracts_words(
     assert words in answer.json()["detail"]
 
 
-def test_async_mode_is_not_available_yet(server: Server) -> None:
-    answer = server.post("/generate?async_mode=true", {"text": SENTENCE, "voice_id": "skylark"})
-    assert answer.status_code == 400
-    assert "async_mode is not available yet" in answer.json()["detail"]
-
-
 def test_seeds(server: Server) -> None:
     drawn = server.speak()
     assert 0 <= int(drawn.headers["x-seed"]) < 2**31

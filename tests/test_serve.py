@@ -132,7 +132,7 @@ def answers(url: str) -> bool:
         ({"DIA_SERVER_ENGINE": "decoder"}, "engine: model 'decoder' is not installed; installed are hibari, noise"),
         ({"DIA_SERVER_LANES": "{}"}, "length >= 1"),
         ({"DIA_SERVER_LANES": "{speech: {models: [hibari, nosuch]}}"}, "lanes.speech: model 'nosuch'"),
-        ({"DIA_SERVER_LANES": "{speech: {models: []}}"}, "length >= 1"),
+        ({"DIA_SERVER_LANES": "{speech: {models: []}}"}, "`models` must name at least one"),
         ({"DIA_SERVER_PORT": "high"}, "Expected `int`, got `str` - at `$.port`"),
         ({"DIA_SERVER_HOST": "2024-13-45"}, "DIA_SERVER_HOST is not valid YAML"),
         ({"DIA_SERVER_NOSUCH": "1"}, "unknown field `nosuch`"),

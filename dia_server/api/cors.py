@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from dia_server.settings import Settings
 
 EXPOSED_HEADERS = "X-Seed, X-Generation-ID, X-Audio-Duration, X-Model, X-Unused-Parameters, Retry-After"
-ALLOWED_HEADERS = "Content-Type, Authorization, Cache-Control, X-API-Key, X-Request-ID"
+ALLOWED_HEADERS = "Content-Type, Authorization, Cache-Control, X-API-Key, X-Request-ID, Idempotency-Key"
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE"
 # Seconds for which a browser need not ask again; Chromium takes two hours at most.
 PREFLIGHT_SECONDS = "7200"

@@ -58,7 +58,7 @@ class WorkerList(msgspec.Struct):
 def root(request: Request[Any, Any, State]) -> Response[bytes]:
     """A word of welcome; for browsers, a page to speak from."""
     if "text/html" in request.headers.get("accept", ""):
-        return Response(_page(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
+        return Response(_page(), media_type="text/html", headers={"Content-Security-Policy": POLICY})
     welcome = Welcome(message=f"dia-server {__version__}: see /schema for the routes", status="running")
     return Response(msgspec.json.encode(welcome), media_type="application/json")
 

@@ -30,7 +30,7 @@ class Leases:
         self._settings = settings
         self.runner = runner
 
-    async def register(self, machine: str, workers: int, busy: int) -> None:
+    async def sign_on(self, machine: str) -> None:
         """Say that this runner is there.
 
         Raises:
@@ -42,12 +42,19 @@ class Leases:
                 self._refuse_others(connection, machine)
             connection.execute(delete(runners).where(runners.c.name == self.runner))
             connection.execute(
-                insert(runners).values(
-                    name=self.runner, machine=machine, workers=workers, busy=busy, seen_at=database_time()
-                )
+                insert(runners).values(name=self.runner, machine=machine, workers=0, busy=0, seen_at=database_time())
             )
 
         await self._database.write(work)
+
+    async def stay(self, workers: int, busy: int) -> None:
+        """Say that this runner is still there, with so many workers."""
+        seen = (
+            update(runners)
+            .where(runners.c.name == self.runner)
+            .values(workers=workers, busy=busy, seen_at=database_time())
+        )
+        await self._database.write(lambda connection: connection.execute(seen))
 
     def _refuse_others(self, connection: Connection, machine: str) -> None:
         other = connection.execute(

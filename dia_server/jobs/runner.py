@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
-from dia_server.jobs.instance import machine_id
 from dia_server.jobs.job import Lease
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
@@ -21,7 +20,7 @@ from dia_server.settings import Settings
 LOOK_SECONDS = 0.25
 KEEP_SECONDS = 1.0
 # Between signs that this runner is there.
-REGISTER_SECONDS = 5.0
+STAY_SECONDS = 5.0
 # After the database or the disk failed, or no worker was to be had.
 REST_SECONDS = 2.0
 SERVER_ERRORS = 500
@@ -109,6 +108,9 @@ class Runner:
             except (Unavailable, StorageFull) as error:
                 self._note_outage(error)
                 claimed = 0
+            except Exception:
+                log.exception("jobs can't be claimed")
+                claimed = 0
             if not claimed:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
@@ -180,20 +182,21 @@ class Runner:
                 await asyncio.sleep(REST_SECONDS)
 
     async def _keep_for_ever(self) -> None:
-        registered = 0.0
-        renewed = 0.0
+        stayed = renewed = float("-inf")
         while True:
             now = monotonic()
             try:
-                if now - registered >= REGISTER_SECONDS:
-                    await self._leases.register(machine_id(), *self._capacity())
+                if now - stayed >= STAY_SECONDS:
+                    await self._leases.stay(*self._capacity())
                     await self._look_after_others()
-                    registered = now
+                    stayed = now
                 is_due = now - renewed >= self._settings.job_lease_seconds / 3
                 await self._keep(everything=is_due)
                 renewed = now if is_due else renewed
             except (Unavailable, StorageFull) as error:
                 self._note_outage(error)
+            except Exception:
+                log.exception("leases can't be kept")
             await asyncio.sleep(KEEP_SECONDS)
 
     async def _look_after_others(self) -> None:
