@@ -26,6 +26,12 @@ def written_in(file: Path) -> set[tuple[str, str]]:
     return {(file.name, name) for name in functions if name.startswith("test_")}
 
 
+def test_every_line_of_the_contract_has_a_test() -> None:
+    for table in PAGE.read_text(encoding="utf-8").split("| The contract | Here | Test |\n| --- | --- | --- |\n")[1:]:
+        for line in table.partition("\n\n")[0].splitlines():
+            assert LINK.search(line.rpartition(" | ")[2]), line
+
+
 def test_every_test_that_the_page_names_is_there() -> None:
     there = {test for file, _ in named() for test in written_in(TESTS / file)}
     assert named() - there == set()
