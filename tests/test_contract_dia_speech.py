@@ -83,6 +83,7 @@ def test_generate_role(server: Server) -> None:
     check_values(server, "role", allowed=("user", "assistant", "system"), refused=("narrator", 1))
     roles = [generate(server, role=role, seed=1).content for role in (None, "user", "system")]
     assert len(set(roles)) == 1
+    assert finished(server, submit(server, role="assistant"))["role"] == "assistant"
 
 
 def test_generate_temperature(server: Server) -> None:
