@@ -18,6 +18,8 @@ import httpx
 import pytest
 import yaml
 
+from postgres import Postgres, running_postgres
+
 # Where pytest sees that it runs in a CI, it explains unequal values line by line; for clips that takes hours.
 for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
@@ -183,3 +185,18 @@ def listening(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         wait_until(lambda: running.get("/audio_prompts/metadata/early").json()["transcript"])
         yield running
         assert list((home / "cache" / "tmp").glob("*.part")) == []
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL that the tests share, each with a database of its own."""
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The setting for an empty database of either kind."""
+    if request.param == "sqlite":
+        return ""
+    return request.getfixturevalue("postgres").new_database()

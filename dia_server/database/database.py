@@ -38,12 +38,11 @@ async def open_database(settings: Settings, home: Path) -> AsyncIterator[Databas
     url = _url(settings.database_url, home)
     database = Database(url, settings.database_timeout)
     try:
-        await bring_up_to_date(database.writing)
-    except (DBAPIError, PoolTimeout, OSError) as error:
-        await database.close()
-        where = url.render_as_string(hide_password=True)
-        raise SettingsError(f"The database can't be used ({where}): {_reason(error)}; check database_url") from None
-    try:
+        try:
+            await bring_up_to_date(database.writing)
+        except (DBAPIError, PoolTimeout, OSError) as error:
+            where = url.render_as_string(hide_password=True)
+            raise SettingsError(f"The database can't be used ({where}): {_reason(error)}; check database_url") from None
         yield database
     finally:
         await database.close()

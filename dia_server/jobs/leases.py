@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, inse
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs, runners
 from dia_server.errors import SettingsError
-from dia_server.jobs.job import Lease
+from dia_server.jobs.job import Lease, Status
 from dia_server.settings import Settings
 
 # A runner says that it is there every few seconds; one that hasn't for so long is gone.
@@ -95,10 +95,12 @@ class Leases:
             .order_by(jobs.c.number)
             .limit(most)
             .with_for_update(skip_locked=True)
+            # PostgreSQL may run a mere subquery once for each row, and claim more than `most`.
+            .cte("oldest")
         )
         take = (
             update(jobs)
-            .where(jobs.c.number.in_(oldest.scalar_subquery()))
+            .where(jobs.c.number.in_(select(oldest.c.number)))
             .values(
                 status="processing",
                 runner=self.runner,
@@ -139,11 +141,15 @@ class Leases:
         """The job can't be done; False likewise."""
         return await self._finish(lease, status="failed", error=error)
 
-    async def _finish(self, lease: Lease, **values: Any) -> bool:
+    async def _finish(self, lease: Lease, *, status: Status, **values: Any) -> bool:
+        # Written again where the first answer was lost with the connection.
+        is_ours = and_(
+            jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status.in_(("processing", status))
+        )
         done = (
             update(jobs)
-            .where(_is_ours(lease))
-            .values(completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
+            .where(is_ours)
+            .values(status=status, completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
         )
         return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
 

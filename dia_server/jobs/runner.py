@@ -94,6 +94,8 @@ class Runner:
             self.halt()
             await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
             with suppress(DiaServerError):
+                # Those that were being claimed or given back when that was broken off.
+                await self._leases.take_over()
                 await self._leases.sign_off()
 
     def wake(self) -> None:

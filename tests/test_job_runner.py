@@ -1,0 +1,121 @@
+"""The runner: what becomes of a job when its handler ends, fails, or is broken off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from dia_server.database.database import Database, open_database
+from dia_server.database.tables import jobs
+from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
+from dia_server.jobs.job import Job, NewJob
+from dia_server.jobs.leases import Leases
+from dia_server.jobs.runner import Runner
+from dia_server.jobs.store import JobStore
+from dia_server.settings import Settings
+
+SETTINGS = Settings(job_max_attempts=2)
+
+
+class Scripted:
+    """A handler whose runs end one after the other as they are told to; the last one goes on for ever."""
+
+    def __init__(self, *ends: Exception | str) -> None:
+        self.ends = list(ends)
+        self.begun = 0
+
+    async def run(
+        self, payload: bytes, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str | None, dict[str, Any]]:
+        del payload
+        self.begun += 1
+        report(0.5)
+        if not self.ends:
+            await asyncio.Event().wait()
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        stem.with_name(f"{stem.name}.wav").write_text(end)
+        return f"{stem.name}.wav", {"size": len(end)}
+
+
+@pytest.fixture
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(Settings(database_url=database_url), tmp_path) as opened:
+        yield opened
+
+
+def runner_of(database: Database, folder: Path, handler: Scripted, name: str = "ann") -> Runner:
+    return Runner(Leases(database, SETTINGS, name), {"k": handler}, SETTINGS, folder, lambda: (1, 0))
+
+
+async def submit(database: Database) -> Job:
+    return await JobStore(database, SETTINGS).submit(NewJob(kind="k", voice=None, request={}, payload=b""))
+
+
+async def row(database: Database) -> Any:
+    """Of the newest job."""
+    return (await database.read(select(jobs).order_by(jobs.c.number.desc())))[0]
+
+
+async def until(database: Database, **wanted: Any) -> Any:
+    """The job's row, once it is like this."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await row(database)
+            if all(getattr(found, name) == value for name, value in wanted.items()):
+                return found
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10])
+async def test_a_halt_gives_jobs_back_whenever_the_end_comes(database: Database, tmp_path: Path, turns: int) -> None:
+    await submit(database)
+    runner = runner_of(database, tmp_path, Scripted())
+    async with runner.running():
+        await until(database, status="processing")
+        runner.halt()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    found = await row(database)
+    assert (found.status, found.attempts, found.progress) == ("pending", 0, 0.0)
+
+
+@pytest.mark.parametrize("error", [BadInput("no such thing"), GenerationFailed("it dies"), ModelUnavailable("gone")])
+async def test_what_will_never_work_fails_at_once(database: Database, tmp_path: Path, error: Exception) -> None:
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted(error)).running():
+        assert (await until(database, status="failed")).error == str(error)
+
+
+async def test_what_may_work_is_tried_again_until_it_is_given_up(database: Database, tmp_path: Path) -> None:
+    await submit(database)
+    handler = Scripted(ReplayMismatch("first"), ReplayMismatch("second"))
+    async with runner_of(database, tmp_path, handler).running():
+        assert (await until(database, status="failed")).error == "second"
+    assert handler.begun == 2
+
+
+@pytest.mark.parametrize("error", [NoWorker("none"), StorageFull("full"), OSError(28, "full")])
+async def test_what_is_missing_here_blames_no_job(database: Database, tmp_path: Path, error: Exception) -> None:
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted(error)).running():
+        await until(database, status="pending", attempts=0, lease=1)
+        # This runner rests, and another one may do it meanwhile.
+        async with runner_of(database, tmp_path, Scripted("sound"), "ben").running():
+            assert (await until(database, status="completed")).runner == "ben"
+
+
+async def test_a_bug_fails_its_job_and_no_other(database: Database, tmp_path: Path) -> None:
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted(ValueError("secret"), "sound")).running():
+        found = await until(database, status="failed")
+        assert found.error.startswith("Internal error (ValueError)")
+        assert "secret" not in found.error
+        await submit(database)
+        await until(database, status="completed", number=2)

@@ -1,0 +1,166 @@
+"""Who runs jobs: servers and `dia-server worker`s, on one home and one database."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import START_SECONDS, make_home, running_server, wait_until
+from fleet import Address, Fleet, free_port
+from postgres import Postgres
+
+NOISE = {
+    "engine": "noise",
+    "lanes": {"speech": {"models": ["noise"], "processes": 1}},
+    "run_jobs_in_server": False,
+    "job_lease_seconds": 1.5,
+}
+# Three seconds in the slow voice, and more than anybody waits for.
+TEXT = "The quick brown fox jumps over the lazy dog."
+LONG = "One sentence follows upon another, and nobody is in a hurry. " * 16
+
+
+@contextmanager
+def fleet_with_server(home: Path, **settings: Any) -> Iterator[tuple[Fleet, Address]]:
+    """A server that accepts jobs and runs none."""
+    make_home(home, NOISE | settings)
+    with Fleet(home) as fleet:
+        server = Address(home, free_port())
+        fleet.start("server", "serve", "--port", server.url.rpartition(":")[2])
+        wait_until(lambda: "listens on" in fleet.log("server"))
+        yield fleet, server
+
+
+def submit(server: Address, **fields: Any) -> str:
+    body = {"text": TEXT, "voice_id": "slow", "seed": 7} | fields
+    return server.post("/generate?async_mode=true", body).json()["job_id"]
+
+
+def job(server: Address, job_id: str) -> dict[str, Any]:
+    return server.get(f"/jobs/{job_id}").json()
+
+
+def status(server: Address, job_id: str) -> str:
+    return job(server, job_id)["status"]
+
+
+def rows(home: Path, columns: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(home / "dia-server.db")) as database:
+        return database.execute(f"SELECT {columns} FROM jobs ORDER BY number").fetchall()  # noqa: S608 - ours
+
+
+def test_workers_run_what_a_server_accepts(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (fleet, server):
+        ids = [submit(server, voice_id="static", seed=number) for number in range(12)]
+        assert server.get("/queue/stats").json()["pending_jobs"] == 12
+        for name in ("a", "b"):
+            fleet.start(name, "worker")
+        wait_until(lambda: server.get("/queue/stats").json()["completed_jobs"] == 12)
+        wait_until(lambda: server.get("/queue/stats").json()["total_workers"] == 1 + 2)
+        for number, job_id in enumerate(ids):
+            heard = server.post("/generate", {"text": TEXT, "voice_id": "static", "seed": number})
+            assert server.get(f"/jobs/{job_id}/result").content == heard.content
+        assert len(list((tmp_path / "tasks").iterdir())) == 12
+        assert {fleet.end(name) for name in ("a", "b")} == {0}
+        assert server.get("/queue/stats").json()["total_workers"] == 1
+
+
+def test_a_worker_that_ends_gives_its_jobs_back(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path, job_lease_seconds=3_600) as (fleet, server):
+        ids = [submit(server, text=LONG) for _ in range(2)]
+        fleet.start("worker", "worker")
+        wait_until(lambda: {status(server, job_id) for job_id in ids} == {"processing"})
+        assert fleet.end("worker") == 0
+        assert rows(tmp_path, "status, attempts, progress") == [("pending", 0, 0.0)] * 2
+        assert list((tmp_path / "tasks").glob("*")) == []
+
+
+def test_a_worker_stops_what_is_cancelled(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (fleet, server):
+        cancelled, other = submit(server, text=LONG), submit(server, voice_id="static")
+        fleet.start("worker", "worker")
+        wait_until(lambda: status(server, cancelled) == "processing")
+        assert httpx.delete(f"{server.url}/jobs/{cancelled}").status_code == 200
+        # The one worker process is free for the other job long before the first would have been over.
+        wait_until(lambda: status(server, other) == "completed", seconds=20)
+        assert status(server, cancelled) == "cancelled"
+
+
+def stop_between_writes(fleet: Fleet, name: str) -> None:
+    """Stop a process, but not while it has the database locked: that would stop all others too."""
+    while True:
+        fleet.processes[name].send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(fleet.home / "dia-server.db", timeout=0.5)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                fleet.processes[name].send_signal(signal.SIGCONT)
+
+
+def test_a_worker_that_comes_to_late_changes_nothing(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (fleet, server):
+        job_id = submit(server)
+        fleet.start("late", "worker")
+        wait_until(lambda: status(server, job_id) == "processing")
+        stop_between_writes(fleet, "late")
+        fleet.start("other", "worker")
+        wait_until(lambda: status(server, job_id) == "completed")
+        done = rows(tmp_path, "*")
+        (file,) = (tmp_path / "tasks").iterdir()
+        content = file.read_bytes()
+        fleet.processes["late"].send_signal(signal.SIGCONT)
+        wait_until(lambda: "job taken away" in fleet.log("late") or "late result discarded" in fleet.log("late"))
+        assert fleet.end("late") == 0
+        assert rows(tmp_path, "*") == done
+        assert list((tmp_path / "tasks").iterdir()) == [file]
+        assert file.read_bytes() == content
+        assert rows(tmp_path, "attempts, lease") == [(2, 2)]
+
+
+def test_a_restarted_worker_goes_on_at_once(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path, job_lease_seconds=3_600) as (fleet, server):
+        job_id = submit(server)
+        fleet.start("worker", "worker")
+        wait_until(lambda: status(server, job_id) == "processing")
+        fleet.kill("worker")
+        fleet.start("worker")
+        wait_until(lambda: status(server, job_id) == "completed")
+        assert rows(tmp_path, "attempts") == [(1,)]
+
+
+def test_a_home_with_sqlite_has_one_server(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (fleet, _):
+        fleet.start("second", "serve", "--port", "0")
+        assert fleet.processes["second"].wait(timeout=START_SECONDS) == 1
+        assert f"Another dia-server serves {tmp_path} already" in fleet.log("second")
+
+
+def test_a_home_with_postgresql_may_have_several(tmp_path: Path, postgres: Postgres) -> None:
+    with fleet_with_server(tmp_path, database_url=postgres.new_database()) as (_, server):
+        with running_server(tmp_path) as second:
+            job_id = submit(second)
+            assert status(server, job_id) == "pending"
+        assert server.get("/queue/stats").json()["pending_jobs"] == 1
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",)])
+def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str, ...]) -> None:
+    make_home(tmp_path, NOISE)
+    with running_server(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "dia-server.db")) as database:
+        database.execute("INSERT INTO runners VALUES ('bob/server_1', 'elsewhere', 1, 0, unixepoch())")
+        database.commit()
+    with Fleet(tmp_path) as fleet:
+        fleet.start("here", *command)
+        assert fleet.processes["here"].wait(timeout=START_SECONDS) == 1
+        assert "'bob/server_1' uses this SQLite database from another machine" in fleet.log("here")
+        assert "Traceback" not in fleet.log("here")

@@ -1,0 +1,337 @@
+"""Speech as jobs, through the Dia contract's routes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from dia_server.audio.encode import FORMATS
+
+NOISE = {
+    "engine": "noise",
+    "lanes": {"speech": {"models": ["noise"], "processes": 1}},
+    "voice_aliases": {},
+    "max_audio_seconds": 60,
+    "segment_characters": 100,
+}
+LONG = "One sentence follows upon another, and nobody is in a hurry. " * 6
+TOO_LONG = "One sentence follows upon another, and nobody is in a hurry. " * 20
+NOBODY = "00000000-0000-0000-0000-000000000000"
+CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
+
+
+def jobs_home(home: Path, **settings: Any) -> Path:
+    """A home with a voice besides that takes a tenth of the time that it speaks."""
+    make_home(home, NOISE | settings)
+    brisk = {"models": {"noise": {"event_samples": 22_050, "event_seconds": 0.05}}}
+    (home / "voices" / "brisk.yaml").write_text(json.dumps(brisk), encoding="utf-8")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(jobs_home(tmp_path_factory.mktemp("jobs"))) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def submit(server: Server, headers: dict[str, str] | None = None, **fields: Any) -> str:
+    answer = server.post("/generate?async_mode=true", CALL | fields, headers=headers or {})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["job_id"]
+
+
+def job(server: Server, job_id: str) -> dict[str, Any]:
+    return server.get(f"/jobs/{job_id}").json()
+
+
+def wait_for(server: Server, job_id: str, status: str = "completed") -> dict[str, Any]:
+    wait_until(lambda: job(server, job_id)["status"] == status)
+    return job(server, job_id)
+
+
+def events(server: Server, job_id: str) -> list[tuple[str, dict[str, Any]]]:
+    text = server.get(f"/jobs/{job_id}/events").text
+    parts = [part.splitlines() for part in text.split("\n\n") if part.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+
+def test_a_job_is_accepted_at_once(server: Server) -> None:
+    answer = server.post("/generate?async_mode=true", CALL)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "job_id": answer.json()["job_id"],
+        "status": "pending",
+        "message": "Job queued for processing",
+    }
+
+
+def test_a_job_tells_all_about_itself(server: Server) -> None:
+    found = wait_for(server, submit(server, speed=1.5, role="user", temperature=1.25, max_tokens=500))
+    for name in ("created_at", "started_at", "completed_at"):
+        assert found.pop(name).endswith("Z")
+    assert found.pop("generation_time") > 0
+    assert found.pop("worker_id").endswith("/server_1")
+    path = server.home / found.pop("file_path")
+    assert path.parent == server.home / "tasks"
+    assert found.pop("file_size") == path.stat().st_size
+    assert found.pop("id") == path.name.split(".")[0]
+    assert found == {
+        "status": "completed",
+        "text": SENTENCE,
+        "processed_text": f"[S1] {SENTENCE}",
+        "voice_id": "static",
+        "response_format": "wav",
+        "speed": 1.5,
+        "role": "user",
+        "seed": 7,
+        "temperature": 1.25,
+        "cfg_scale": None,
+        "top_p": None,
+        "max_tokens": 500,
+        "use_torch_compile": None,
+        "audio_prompt_used": None,
+        "error_message": None,
+        "progress": 1.0,
+        "queue_position": None,
+    }
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_result_is_what_a_listener_would_have_got(server: Server, audio_format: str) -> None:
+    job_id = submit(server, response_format=audio_format)
+    wait_for(server, job_id)
+    answer = server.get(f"/v1/jobs/{job_id}/result")
+    heard = server.post("/generate", CALL | {"response_format": audio_format})
+    # What is streamed can't tell its length; a flac does that at its beginning.
+    start = 42 if audio_format == "flac" else 0
+    assert answer.content[start:] == heard.content[start:]
+    for name in ("content-type", "x-seed"):
+        assert answer.headers[name] == heard.headers[name]
+    extension = FORMATS[audio_format].extension
+    assert f'filename="speech_{job_id[:8]}.{extension}"' in answer.headers["content-disposition"]
+    assert answer.headers["x-audio-duration"] == "2.933"
+
+
+def test_a_drawn_seed_is_told_and_makes_the_same_again(server: Server) -> None:
+    job_id = submit(server, seed=-1)
+    seed = wait_for(server, job_id)["seed"]
+    answer = server.get(f"/jobs/{job_id}/result")
+    assert answer.headers["x-seed"] == str(seed)
+    assert server.post("/generate", CALL | {"seed": seed}).content == answer.content
+
+
+def test_results_have_heads(server: Server) -> None:
+    job_id = submit(server)
+    wait_for(server, job_id)
+    whole = server.get(f"/jobs/{job_id}/result")
+    head = httpx.head(f"{server.url}/jobs/{job_id}/result")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "content-disposition", "x-seed"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_what_is_not_completed_has_no_result_yet(server: Server) -> None:
+    running = submit(server, voice_id="slow", text=LONG)
+    wait_for(server, running, "processing")
+    waiting = [submit(server, voice_id="slow", text=LONG) for _ in range(3)][-1]
+    for job_id, status in ((running, "processing"), (waiting, "pending")):
+        answer = server.get(f"/jobs/{job_id}/result")
+        assert (answer.status_code, answer.json()) == (425, {"detail": f"Job not completed (status: {status})"})
+    assert job(server, waiting)["queue_position"] >= 1
+    stats = server.get("/queue/stats").json()
+    assert stats["processing_jobs"] >= 1
+    assert stats["pending_jobs"] >= 1
+    assert (stats["total_workers"], stats["active_workers"], stats["memory_pressure"]) == (1, 1, {})
+    for each in (
+        server.get("/jobs?status=processing").json()["jobs"] + server.get("/jobs?status=pending").json()["jobs"]
+    ):
+        server_answer = httpx.delete(f"{server.url}/jobs/{each['id']}")
+        assert server_answer.json() == {"message": f"Job '{each['id']}' cancelled"}
+    # Whoever ran it has stopped.
+    wait_until(lambda: server.busy() == 0, seconds=5)
+    answer = server.get(f"/jobs/{running}/result")
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Job was cancelled"})
+    answer = httpx.delete(f"{server.url}/jobs/{running}")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(f"Job '{running}' is cancelled")
+
+
+def test_a_job_that_fails_says_why(server: Server) -> None:
+    job_id = submit(server, text=TOO_LONG)
+    found = wait_for(server, job_id, "failed")
+    assert found["error_message"].startswith("The clip is longer than 60 s")
+    answer = server.get(f"/jobs/{job_id}/result")
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": f"Job failed: {found['error_message']}"}
+    assert answer.headers["x-should-retry"] == "false"
+    assert events(server, job_id)[-1][0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("DELETE", ""), ("GET", "/result"), ("HEAD", "/result"), ("GET", "/events")]
+)
+def test_an_unknown_job_is_not_found(server: Server, method: str, path: str) -> None:
+    for family in ("", "/v1"):
+        answer = httpx.request(method, f"{server.url}{family}/jobs/{NOBODY}{path}")
+        assert answer.status_code == 404
+        if method != "HEAD":
+            assert answer.json()["detail"] == f"Job '{NOBODY}' not found"
+            assert ("error" in answer.json()) == bool(family)
+
+
+@pytest.mark.parametrize(
+    "query", ["status=done", "limit=0", "limit=501", "limit=x", "offset=-1", "since=yesterday", "since=99999999-01-01"]
+)
+def test_lists_refuse_what_they_do_not_know(server: Server, query: str) -> None:
+    answer = server.get(f"/jobs?{query}")
+    assert answer.status_code == 400
+    assert f"'{query.partition('=')[0]}'" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("field", [{"text": ""}, {"voice_id": "nobody"}, {"speed": 9}, {"response_format": "ogg"}])
+def test_a_job_that_cannot_be_done_is_refused_at_once(server: Server, field: dict[str, Any]) -> None:
+    before = server.get("/jobs").json()["total"]
+    refused = server.post("/generate?async_mode=true", CALL | field)
+    assert refused.json() == server.post("/generate", CALL | field).json()
+    assert refused.status_code in (400, 404)
+    assert server.get("/jobs").json()["total"] == before
+
+
+def test_jobs_are_listed_the_newest_first(server: Server) -> None:
+    ids = [submit(server, voice_id=voice) for voice in ("static", "pieces", "static")]
+    for job_id in ids:
+        wait_for(server, job_id)
+    newest = job(server, ids[0])["created_at"]
+    found = server.get("/jobs", params={"since": newest, "voice_id": "static", "status": "completed"}).json()
+    assert [each["id"] for each in found["jobs"]] == [ids[2], ids[0]]
+    assert found["filtered"] == 2
+    assert found["total"] >= 3
+    assert [each["id"] for each in server.get("/v1/jobs?limit=1&offset=1").json()["jobs"]] == [ids[1]]
+    assert server.get(f"/jobs?since={time.time() + 3600}").json()["jobs"] == []
+
+
+def test_a_watched_job_tells_how_it_gets_on(server: Server) -> None:
+    job_id = submit(server, voice_id="brisk", text=LONG)
+    told = events(server, job_id)
+    assert {name for name, _ in told[:-1]} == {"progress"}
+    shares = [state["progress"] for _, state in told]
+    assert shares == sorted(shares)
+    assert any(0 < share < 1 for share in shares)
+    name, last = told[-1]
+    assert (name, last["id"], last["status"], last["progress"]) == ("completed", job_id, "completed", 1.0)
+    assert [name for name, _ in events(server, job_id)] == ["completed"]
+
+
+def test_the_same_key_is_the_same_job(server: Server) -> None:
+    key = {"Idempotency-Key": "the first"}
+    with ThreadPoolExecutor(8) as clients:
+        ids = set(clients.map(lambda _: submit(server, key), range(16)))
+    assert len(ids) == 1
+    answer = server.post("/generate?async_mode=true", CALL | {"seed": 8}, headers=key)
+    assert answer.status_code == 409
+    assert "another request" in answer.json()["detail"]
+    assert submit(server, {"Idempotency-Key": "the second"}) not in ids
+    wait_for(server, *ids)
+    again = server.post("/generate?async_mode=true", CALL, headers=key).json()
+    assert again == {"job_id": ids.pop(), "status": "completed", "message": "Job is completed"}
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "\u00e9"])
+def test_what_cannot_be_a_key_is_refused(server: Server, key: str) -> None:
+    answer = server.post("/generate?async_mode=true", CALL, headers={b"Idempotency-Key": key.encode()})
+    assert answer.status_code == 400
+    assert "'Idempotency-Key'" in answer.json()["detail"]
+
+
+def test_clearing_forgets_what_is_finished(server: Server) -> None:
+    done = wait_for(server, submit(server))
+    running = submit(server, voice_id="slow", text=LONG)
+    wait_for(server, running, "processing")
+    answer = httpx.delete(f"{server.url}/jobs").json()["message"].split()
+    assert (answer[0], answer[2:]) == ("Cleared", ["completed", "jobs"])
+    assert int(answer[1]) >= 1
+    assert [each["id"] for each in server.get("/jobs").json()["jobs"]] == [running]
+    assert not (server.home / done["file_path"]).exists()
+    httpx.delete(f"{server.url}/jobs/{running}")
+
+
+def test_a_result_that_somebody_removed_is_lost(server: Server) -> None:
+    done = wait_for(server, submit(server))
+    (server.home / done["file_path"]).unlink()
+    answer = server.get(f"/jobs/{done['id']}/result")
+    assert answer.status_code == 500
+    assert answer.json()["detail"].startswith(f"The result of job '{done['id']}' is lost")
+
+
+def test_a_full_queue_takes_no_more_jobs(tmp_path: Path) -> None:
+    with running_server(jobs_home(tmp_path, max_pending_jobs=2, run_jobs_in_server=False)) as server:
+        for _ in range(2):
+            submit(server)
+        answer = server.post("/v1/generate?async_mode=true", CALL)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
+        assert answer.headers["retry-after"] == "30"
+        assert server.post("/generate", CALL).status_code == 200
+
+
+def test_jobs_survive_their_server(tmp_path: Path) -> None:
+    home = jobs_home(tmp_path)
+    with running_server(home) as first:
+        first.wait_until_ready()
+        running = submit(first, voice_id="brisk", text=LONG)
+        waiting = submit(first)
+        wait_for(first, running, "processing")
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(timeout=10) == 0
+    with closing(sqlite3.connect(home / "dia-server.db")) as database:
+        rows = database.execute("SELECT id, status, attempts FROM jobs ORDER BY number").fetchall()
+    assert rows[0] == (running, "pending", 0)
+    with running_server(home) as second:
+        for job_id, text in ((running, LONG), (waiting, SENTENCE)):
+            wait_for(second, job_id)
+            heard = second.post("/generate", CALL | {"text": text})
+            assert second.get(f"/jobs/{job_id}/result").content == heard.content
+    assert len(list((home / "tasks").iterdir())) == 2
+
+
+def test_results_expire(tmp_path: Path) -> None:
+    home = jobs_home(tmp_path)
+    with running_server(home) as server:
+        done = wait_for(server, submit(server))
+    own = home / "tasks" / "mine.wav"
+    own.write_bytes(b"mine")
+    with closing(sqlite3.connect(home / "dia-server.db")) as database:
+        database.execute("UPDATE jobs SET completed_at = completed_at - 25 * 3600")
+        database.commit()
+    with running_server(home) as server:
+        wait_until(lambda: not (home / done["file_path"]).exists())
+        wait_until(lambda: job(server, done["id"])["file_path"] is None)
+        answer = server.get(f"/jobs/{done['id']}/result")
+        assert (answer.status_code, answer.json()) == (
+            404,
+            {"detail": f"Job '{done['id']}' not found (result expired)"},
+        )
+        assert own.exists()
+
+
+def test_callers_have_keys_of_their_own(tmp_path: Path) -> None:
+    with running_server(jobs_home(tmp_path, api_keys=["one", "two"])) as server:
+        assert server.get("/jobs").status_code == 401
+        ids = {
+            submit(server, {"Authorization": f"Bearer {caller}", "Idempotency-Key": "same"})
+            for caller in ("one", "two", "one")
+        }
+        assert len(ids) == 2
+        server.headers = {"Authorization": "Bearer one"}
+        assert server.get("/jobs").json()["total"] == 2
