@@ -31,6 +31,7 @@ NAMES = (
     "replay",
     "slow_readers",
     "overload",
+    "jobs",
     "footprint",
     "words",
     "marks",

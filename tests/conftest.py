@@ -151,6 +151,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def seraphina(server: Server) -> Iterator[Server]:
+    """The shared server with the voice of the Dia contract's examples, which imitates a recording."""
+    from prompts import recording
+
+    said = recording("slt")
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        form = {"prompt_id": "seraphina_prompt"}
+        files = {"audio_file": ("seraphina.flac", said.file)}
+        client.post("/audio_prompts/upload", data=form, files=files).raise_for_status()
+        client.put(
+            "/audio_prompts/seraphina_prompt/transcript", json={"transcript": said.transcript}
+        ).raise_for_status()
+        fields = {"style": "conversational", "primary_speaker": "S1", "audio_prompt": "seraphina_prompt"}
+        client.post("/voice_mappings", json={"voice_id": "seraphina_voice", **fields}).raise_for_status()
+        yield server
+        client.delete("/voice_mappings/seraphina_voice").raise_for_status()
+        client.delete("/audio_prompts/seraphina_prompt").raise_for_status()
+
+
 @pytest.fixture(scope="session")
 def listening(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that writes recordings down by itself; it was killed while it listened to `early.wav`."""

@@ -23,7 +23,6 @@ from conftest import SENTENCE, Server
 
 SILLY_TAVERN = Page("http://localhost:8000")
 NODE_FETCH = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate, br", "User-Agent": "node-fetch"}
-DIA_KEY = {"Authorization": "Bearer sk-anything"}
 TTS_WEBUI_PARAMS = {
     "desired_length": 80, "max_length": 200, "halve_first_chunk": True, "exaggeration": 0.5, "cfg_weight": 0.5,
     "temperature": 0.8, "device": "auto", "dtype": "float32", "cpu_offload": False, "chunked": True,
@@ -129,92 +128,6 @@ class TestSillyTavernTTSWebUI:
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "params.seed"
         assert server.post("/v1/audio/speech", self.body(stream=False) | {"seed": 5}).headers["x-seed"] == "5"
-
-
-class TestSillyTavernDia:
-    """Both dialects of SillyTavern's provider for Dia: public/scripts/extensions/tts/dia.js, in the browser."""
-
-    def test_older_dialect(self, server: Server) -> None:
-        assert SILLY_TAVERN.fetch(f"{server.url}/health").is_success
-        mappings = SILLY_TAVERN.fetch(f"{server.url}/v1/voice_mappings", headers=DIA_KEY).json()
-        voices = [mapping["voice_id"] for mapping in mappings]
-        assert "skylark" in voices
-        body = {
-            "model": "dia",
-            "input": "[S1] Hello there. ... [S2] Good morning.",
-            "voice": "skylark",
-            "response_format": "wav",
-            "speed": 1.0,
-        }
-        headers = {**DIA_KEY, "Content-Type": "application/json"}
-        content = json.dumps(body).encode()
-        answer = SILLY_TAVERN.fetch(f"{server.url}/v1/audio/speech", "POST", headers, content)
-        assert answer.headers["content-type"].startswith("audio/")
-        assert sound.seconds(answer.content, "wav") > 1
-        refused = SILLY_TAVERN.fetch(
-            f"{server.url}/v1/audio/speech", "POST", headers, content.replace(b"skylark", b"nobody")
-        )
-        assert refused.json()["detail"].startswith("Voice 'nobody' not found")
-
-    def test_newer_dialect(self, server: Server) -> None:
-        health = SILLY_TAVERN.fetch(f"{server.url}/health").json()
-        assert (health["status"], health["model_loaded"]) == ("healthy", True)
-        voices = SILLY_TAVERN.fetch(f"{server.url}/voices").json()["voices"]
-        assert "skylark" in [voice["voice_id"] for voice in voices]
-        mappings = SILLY_TAVERN.fetch(f"{server.url}/voice_mappings").json()
-        assert mappings["skylark"] == {
-            "style": "neutral",
-            "primary_speaker": "S1",
-            "audio_prompt": None,
-            "audio_prompt_transcript": None,
-            "voice_seed": None,
-        }
-        body = {
-            "text": "[S1] Hello there.",
-            "voice_id": "skylark",
-            "role": "assistant",
-            "response_format": "wav",
-            "speed": 1.0,
-            "temperature": 1.2,
-            "cfg_scale": 3.0,
-            "top_p": 0.95,
-            "max_tokens": 3000,
-            "voice_seed": 4242,
-        }
-        headers = {"Content-Type": "application/json", "Accept": "audio/wav, audio/mpeg, audio/*, */*"}
-        answer = SILLY_TAVERN.fetch(f"{server.url}/generate", "POST", headers, json.dumps(body).encode())
-        assert answer.headers["content-type"] == "audio/wav"
-        assert answer.headers["x-seed"] == "4242"
-        assert sound.seconds(answer.content, "wav") > 0.3
-
-    @pytest.mark.parametrize(
-        ("prefix", "key", "fields"),
-        [
-            ("/v1", DIA_KEY, {"style": "natural", "primary_speaker": "S1"}),
-            ("", {}, {"style": "neutral", "primary_speaker": "S1", "audio_prompt_transcript": ""}),
-        ],
-    )
-    def test_a_voice_from_a_sample(
-        self, server: Server, prefix: str, key: dict[str, str], fields: dict[str, str]
-    ) -> None:
-        base = server.url + prefix
-        sample = server.speak("This is what I sound like when I read to you.", response_format="mp3").content
-        form = httpx.Request(
-            "POST", base, data={"prompt_id": "mine"}, files={"audio_file": ("mine.mp3", sample, "audio/mpeg")}
-        )
-        headers = {**key, "Content-Type": form.headers["content-type"]}
-        uploaded = SILLY_TAVERN.fetch(f"{base}/audio_prompts/upload", "POST", headers, form.read())
-        assert uploaded.is_success
-        broken = form.read().replace(sample, sample[:1] * 3_000)
-        refused = SILLY_TAVERN.fetch(f"{base}/audio_prompts/upload", "POST", headers, broken.replace(b"mine", b"none"))
-        assert "Failed to process audio file" in refused.json()["detail"]
-        headers = {**key, "Content-Type": "application/json"}
-        mapping = json.dumps({"voice_id": "mine", "audio_prompt": "mine", **fields}).encode()
-        assert SILLY_TAVERN.fetch(f"{base}/voice_mappings", "POST", headers, mapping).is_success
-        assert "mine" in SILLY_TAVERN.fetch(f"{server.url}/voice_mappings").json()
-        assert SILLY_TAVERN.fetch(f"{base}/audio_prompts/metadata/mine", headers=key).json()["prompt_id"] == "mine"
-        assert SILLY_TAVERN.fetch(f"{base}/voice_mappings/mine", "DELETE", key).is_success
-        assert SILLY_TAVERN.fetch(f"{base}/audio_prompts/mine", "DELETE", key).is_success
 
 
 class TestOpenWebUI:

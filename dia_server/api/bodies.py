@@ -142,11 +142,20 @@ def _fields(body: Any, at: re.Match[str] | None) -> str:
     return f" in '{at['path']}'" if at else f"; there are {', '.join(body.__struct_encode_fields__)}"
 
 
+def choices_of(kind: Any) -> str:
+    """The values that a type allows, which msgspec's message leaves out."""
+    return _named(_alternatives(msgspec.inspect.type_info(kind)))
+
+
 def _choices(body: Any, path: str) -> str:
-    """The values that a field takes, which msgspec's message leaves out."""
+    """The same for a field."""
     kinds: list[Any] = [msgspec.inspect.type_info(body)]
     for name in _ITEM.sub(".[]", path).split("."):
         kinds = [inner for kind in kinds for inner in _inside(kind, name)]
+    return _named(kinds)
+
+
+def _named(kinds: list[Any]) -> str:
     choices = [str(value) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for value in kind.values]
     return f"; allowed are {', '.join(choices)}" if choices else ""
 
@@ -160,7 +169,12 @@ def _inside(kind: Any, name: str) -> list[Any]:
             inner = [kind.item_type]
         case _:
             inner = []
-    return [_plain(each) for item in map(_plain, inner) for each in getattr(item, "types", (item,))]
+    return [each for item in inner for each in _alternatives(item)]
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    plain = _plain(kind)
+    return [_plain(each) for each in getattr(plain, "types", (plain,))]
 
 
 def _plain(kind: Any) -> Any:

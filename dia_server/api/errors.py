@@ -12,6 +12,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import Scope
 
+from dia_server.api.bodies import choices_of
 from dia_server.api.dialect import dialect_of
 from dia_server.errors import BadInput, DiaServerError, StorageFull, StorageUnavailable
 
@@ -52,17 +53,22 @@ def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
             ours = DiaServerError("The body is larger than the settings allow")
             ours.code = "body_too_large"
         case _:
-            ours = _invalid(error)
+            ours = _invalid(request, error)
     return _answer(request, ours, status, headers)
 
 
-def _invalid(error: HTTPException) -> BadInput:
+def _invalid(request: Request[Any, Any, Any], error: HTTPException) -> BadInput:
     """What Litestar says of a query parameter, and of a body that is missing."""
     first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     name = first.get("key")
     if name == "data":
         return BadInput("The body is empty; send a JSON object")
-    return BadInput(f"'{name}': {first.get('message')}" if name else error.detail, param=name)
+    if not name:
+        return BadInput(error.detail)
+    message = first.get("message", "")
+    if message.startswith("Invalid enum value"):
+        message += choices_of(request.route_handler.parsed_fn_signature.parameters[name].annotation)
+    return BadInput(f"'{name}': {message}", param=name)
 
 
 def on_storage(request: Request[Any, Any, Any], error: OSError) -> Response[bytes]:

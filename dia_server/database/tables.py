@@ -114,7 +114,8 @@ class database_time(GenericFunction[float]):  # noqa: N801 - a function in SQL
 @compiles(database_time, "sqlite")
 def _sqlite_time(element: database_time, compiler: SQLCompiler, **options: Any) -> str:
     del element, compiler, options
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    # To the millisecond that it has, so that what is shown of it is never later.
+    return "round((julianday('now') - 2440587.5) * 86400.0, 3)"
 
 
 @compiles(database_time, "postgresql")

@@ -23,6 +23,10 @@ KEEP_SECONDS = 1.0
 STAY_SECONDS = 5.0
 # After the database or the disk failed, or no worker was to be had.
 REST_SECONDS = 2.0
+# A claim waits for the disk, or for the network.
+AHEAD_SECONDS = 0.2
+MOST_AHEAD = 8
+SMOOTHING = 0.2
 SERVER_ERRORS = 500
 
 Result = TypeVar("Result")
@@ -68,6 +72,7 @@ class Runner:
         self._progress: dict[Lease, float] = {}
         self._told: dict[Lease, float] = {}
         self._woken = asyncio.Event()
+        self._job_seconds = 60.0
         self._resting_until = 0.0
         self._keepers: list[asyncio.Task[None]] = []
         # Since when the database has answered, as far as this process can tell.
@@ -120,8 +125,8 @@ class Runner:
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
         slots, _ = self._capacity()
-        # One beyond what runs, so that a slot never waits for the database.
-        room = slots + 1 - len(self._running) if slots else 0
+        # What is only to be written down takes no slot any more.
+        room = slots + self._ahead() - sum(share < 1 for share in self._progress.values()) if slots else 0
         if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(self._handlers):
             return 0
         leases = await self._leases.claim(self._handlers, room)
@@ -130,7 +135,15 @@ class Runner:
             self._running[lease] = asyncio.create_task(self._run(lease), name=f"job {lease.id}")
         return len(leases)
 
+    def _ahead(self) -> int:
+        """How many jobs to claim beyond what there are slots for: those that would begin while others are claimed.
+
+        Long ones are left to whoever has a slot for them.
+        """
+        return min(MOST_AHEAD, round(AHEAD_SECONDS / self._job_seconds))
+
     async def _run(self, lease: Lease) -> None:
+        started = monotonic()
         try:
             await self._attempt(lease)
         except asyncio.CancelledError:
@@ -139,6 +152,7 @@ class Runner:
                 await self._leases.give_back(lease, blame=False)
             raise
         finally:
+            self._job_seconds += SMOOTHING * (monotonic() - started - self._job_seconds)
             del self._running[lease], self._progress[lease]
             self._woken.set()
 
@@ -147,6 +161,8 @@ class Runner:
 
         def report(share: float) -> None:
             self._progress[lease] = share
+            if share >= 1:
+                self._woken.set()
 
         try:
             file, result = await self._handlers[lease.kind].run(lease.payload, stem, report)

@@ -1,0 +1,42 @@
+"""docs/contracts/: what a page says of a contract, a test shows; and no test of a contract is left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "contracts" / "dia.md"
+LINK = re.compile(r"\[`(\w+)`\]\[(\w+)\]")
+TARGET = re.compile(r"^\[(\w+)\]: (\S+\.py)$", re.MULTILINE)
+
+
+def named() -> set[tuple[str, str]]:
+    """The tests that the page names, each with its file."""
+    text = PAGE.read_text(encoding="utf-8")
+    files = {label: (PAGE.parent / target).resolve() for label, target in TARGET.findall(text)}
+    assert {file.parent for file in files.values()} == {TESTS}
+    return {(files[label].name, name) for name, label in LINK.findall(text)}
+
+
+def written_in(file: Path) -> set[tuple[str, str]]:
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    functions = (node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {(file.name, name) for name in functions if name.startswith("test_")}
+
+
+def test_every_line_of_the_contract_has_a_test() -> None:
+    for table in PAGE.read_text(encoding="utf-8").split("| The contract | Here | Test |\n| --- | --- | --- |\n")[1:]:
+        for line in table.partition("\n\n")[0].splitlines():
+            assert LINK.search(line.rpartition(" | ")[2]), line
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    there = {test for file, _ in named() for test in written_in(TESTS / file)}
+    assert named() - there == set()
+
+
+def test_the_page_names_every_test_of_the_contract() -> None:
+    there = {test for file in TESTS.glob("test_contract_dia_*.py") for test in written_in(file)}
+    assert there - named() == set()
