@@ -75,7 +75,7 @@ def test_workers_run_what_a_server_accepts(tmp_path: Path) -> None:
 def test_a_worker_that_ends_gives_its_jobs_back(tmp_path: Path) -> None:
     with fleet_with_server(tmp_path, job_lease_seconds=3_600) as (fleet, server):
         ids = [submit(server, text=LONG) for _ in range(2)]
-        fleet.start("worker", "worker")
+        fleet.start("worker", "worker", "--workers", "2")
         wait_until(lambda: {status(server, job_id) for job_id in ids} == {"processing"})
         assert fleet.end("worker") == 0
         assert rows(tmp_path, "status, attempts, progress") == [("pending", 0, 0.0)] * 2
