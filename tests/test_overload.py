@@ -8,11 +8,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import yaml
 
 from conftest import Server, make_home, running_server, wait_until
 
-CLIENTS = 500
 QUEUE = 32
 BODY = json.dumps({"input": "Hello there.", "voice": "busy", "seed": 5, "response_format": "pcm"}).encode()
 
@@ -38,7 +38,7 @@ def speech() -> bytes:
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-async def storm(server: Server) -> tuple[list[tuple[int, dict[str, str], bytes]], list[int]]:
+async def storm(server: Server, clients: int) -> tuple[list[tuple[int, dict[str, str], bytes]], list[int]]:
     """The answers to all clients at once, and the statuses of `/health` meanwhile."""
     health = []
 
@@ -48,13 +48,14 @@ async def storm(server: Server) -> tuple[list[tuple[int, dict[str, str], bytes]]
             await asyncio.sleep(0.02)
 
     watching = asyncio.create_task(watch())
-    answers = await asyncio.gather(*(exchange(server, speech()) for _ in range(CLIENTS)))
+    answers = await asyncio.gather(*(exchange(server, speech()) for _ in range(clients)))
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     return answers, health
 
 
-def test_a_storm_of_clients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clients", [500, pytest.param(2_000, marks=pytest.mark.soak)])
+def test_a_storm_of_clients(tmp_path: Path, clients: int) -> None:
     settings = {"engine": "noise", "max_queue": QUEUE, "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
     home = make_home(tmp_path, settings)
     # A tenth of a second or so per clip, so that the queue fills faster than it empties.
@@ -63,7 +64,7 @@ def test_a_storm_of_clients(tmp_path: Path) -> None:
     with running_server(home) as server:
         server.wait_until_ready()
         _, _, calm = asyncio.run(exchange(server, speech()))
-        answers, health = asyncio.run(storm(server))
+        answers, health = asyncio.run(storm(server, clients))
         statuses = Counter(status for status, _, _ in answers)
         assert statuses.keys() <= {200, 503}
         assert statuses[200] >= QUEUE

@@ -9,13 +9,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import numpy as np
+import psutil
 import pytest
 
-from conftest import make_home, running_server, wait_until
+from conftest import SENTENCE, Server, make_home, running_server, wait_until
 from test_chaos import KILLS, MEGABYTE, ask_all, hang_up, memory, signals
 
 pytestmark = pytest.mark.soak
@@ -23,6 +26,9 @@ pytestmark = pytest.mark.soak
 MINUTES = float(os.environ.get("SOAK_MINUTES", "10"))
 WARM_UP_MINUTES = 1.0
 SAMPLE_SECONDS = 5.0
+# After so long all rest, and are counted.
+ROUND_SECONDS = 15.0
+SPARE_DESCRIPTORS = 12
 STEEPEST_MB_PER_MINUTE = 0.5
 
 
@@ -73,6 +79,114 @@ def test_memory_stays_level_under_load_and_hang_ups(tmp_path: Path) -> None:
         print({pid: round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201
         assert len(found) >= 4
         assert all(slope < STEEPEST_MB_PER_MINUTE for slope in found.values())
+
+
+class Everything:
+    """What clients do, each in its own way; each action asserts what it gets."""
+
+    def __init__(self, server: Server, recordings: list[bytes]) -> None:
+        self.server = server
+        self.recordings = recordings
+        self.dice = random.Random(0)
+        self.client = httpx.Client(base_url=server.url, timeout=120)
+
+    def call(self, method: str, path: str, *allowed: int, **options: object) -> httpx.Response:
+        answer = self.client.request(method, path, **options)
+        assert answer.status_code in (allowed or (200,)), f"{method} {path}: {answer.status_code} {answer.text[:300]}"
+        return answer
+
+    def speech(self) -> None:
+        audio_format = self.dice.choice(("wav", "mp3", "opus", "aac", "flac", "pcm"))
+        fields = {"input": SENTENCE, "voice": "skylark", "response_format": audio_format}
+        self.call("POST", "/v1/audio/speech", json=fields | self.dice.choice(({}, {"stream_format": "sse"})))
+
+    def jobs(self) -> None:
+        body = {"text": SENTENCE, "voice_id": "skylark", "seed": self.dice.randrange(100)}
+        ids = [self.call("POST", "/generate?async_mode=true", json=body).json()["job_id"] for _ in range(4)]
+        self.call("DELETE", f"/jobs/{ids.pop()}", 200, 400)
+        for job_id in ids:
+            assert "event: completed" in self.call("GET", f"/jobs/{job_id}/events").text
+            self.call("GET", f"/jobs/{job_id}/result")
+        self.call("DELETE", "/jobs")
+        self.call("DELETE", "/logs")
+
+    def cloning(self) -> None:
+        form = {"prompt_id": "me", "overwrite": "true"}
+        recording = ("me.wav", self.dice.choice(self.recordings))
+        self.call("POST", "/audio_prompts/upload", data=form, files={"audio_file": recording})
+        voice = {"voice_id": "mine", "audio_prompt": "me"}
+        self.call("POST", "/voice_mappings", 200, 201, json=voice)
+        self.call("POST", "/v1/audio/speech", json={"input": SENTENCE, "voice": "mine", "response_format": "mp3"})
+        self.call("DELETE", "/voice_mappings/mine")
+
+    def transcription(self) -> None:
+        files = {"file": ("a.wav", self.recordings[0])}
+        self.call("POST", "/v1/audio/transcriptions", data={"model": "whisper-1"}, files=files)
+
+    def configuration(self) -> None:
+        self.call("PUT", "/config", json={"show_prompts": self.dice.random() < 0.5, "max_queue": 100})
+
+    def leaving(self) -> None:
+        hang_up(self.server, self.dice.randrange(1000))
+
+
+def kill_first(server: Server) -> None:
+    """One place's worker; the others live through it all."""
+    for worker in server.workers():
+        if worker["id"] == "speech-0" and worker["state"] == "up":
+            os.kill(worker["pid"], signal.SIGKILL)
+
+
+def open_things(server: Server) -> tuple[int, set[str]]:
+    """How many descriptors the server has open, and the files among them."""
+    process = psutil.Process(server.process.pid)
+    return process.num_fds(), {Path(file.path).name for file in process.open_files()}
+
+
+def rest(server: Server) -> None:
+    """Until nobody is served, and nobody connected but whoever asks."""
+    wait_until(lambda: server.busy() == 0)
+    process = psutil.Process(server.process.pid)
+    wait_until(lambda: not [each for each in process.net_connections("inet") if each.status == "ESTABLISHED"])
+
+
+def test_everything_at_once_with_faults_leaves_nothing_behind(tmp_path: Path) -> None:
+    settings = {"crash_loop_deaths": 1_000_000, "save_outputs": True, "job_max_attempts": 1000}
+    lanes = {"speech": {"models": ["hibari", "noise"], "processes": 3}}
+    with running_server(make_home(tmp_path, settings | {"lanes": lanes})) as server:
+        server.wait_until_ready()
+        recordings = [
+            server.speak(SENTENCE * 2, voice, seed=1, response_format="wav").content for voice in ("heron", "wren")
+        ]
+        started, samples, before = time.monotonic(), [], None
+        actions = ["speech", "speech", "jobs", "cloning", "configuration", "leaving"]
+        actions += ["transcription"] if find_spec("whisper") else []
+        while time.monotonic() - started < 60 * MINUTES:
+            with ExitStack() as load:
+                for name in actions:
+                    everything = Everything(server, recordings)
+                    load.enter_context(closing(everything.client))
+                    load.enter_context(repeating(getattr(everything, name), 0.1))
+                load.enter_context(repeating(lambda: kill_first(server), 10.0))
+                time.sleep(ROUND_SECONDS)
+            rest(server)
+            elapsed = time.monotonic() - started
+            if elapsed > 60 * WARM_UP_MINUTES:
+                samples.append((elapsed, memory(server)))
+                before = before or open_things(server)
+        found = slopes(samples)
+        print({pid: round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201
+        assert server.process.pid in found
+        assert len(found) >= 3
+        assert all(slope < STEEPEST_MB_PER_MINUTE for slope in found.values())
+        # The database opens as many connections as are needed at once, and keeps them.
+        assert open_things(server)[0] <= before[0] + SPARE_DESCRIPTORS
+        assert {name for name in open_things(server)[1] if name.endswith(".part")} == set()
+        assert list((tmp_path / "cache" / "tmp").glob("*.part")) == []
+        assert list((tmp_path / "tasks").iterdir()) == []
+        assert list((tmp_path / "outputs").glob(".*")) == []
+        assert server.get("/health").json()["status"] == "healthy"
+        assert '"status":500' not in server.log()
 
 
 @pytest.mark.parametrize(("number", "every"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 10.0)])

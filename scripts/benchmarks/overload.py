@@ -23,15 +23,16 @@ from dia_server.bench import percentile
 
 TITLE = "Overload"
 MEASURED = (
-    "500 clients at once (hibari, 10 words, two workers, a queue of 32), who try again a second after a refusal: "
-    "the time of `GET /health` over a connection of its own meanwhile, and the first byte of a wav before and after."
+    "500 and 2,000 clients at once (hibari, 10 words, two workers, a queue of 32), who try again a second after a "
+    "refusal: the time of `GET /health` over a connection of its own meanwhile, and the first byte of a wav before and "
+    "after."
 )
 
-CLIENTS = 500
+CLIENTS = (500, 2000)
 STORM_SECONDS = 10.0
 PAUSE_SECONDS = 0.02
 REQUESTS = 100
-HEALTH_GOAL = 0.1
+HEALTH_GOALS = {0.5: 0.05, 0.99: 0.1}
 RECOVERY_GOAL = 1.1
 # The clips that were begun end, and the connections close.
 SETTLE_SECONDS = 2.0
@@ -39,28 +40,41 @@ SETTLE_SECONDS = 2.0
 
 def run(note: Note) -> str:
     """Measure."""
-    body = speech(TEN_WORDS, "wav")
     with running_server({**lanes("hibari", processes=2), "max_queue": 32}) as server:
-        note("calm")
-        before = first_bytes(server.port, body)
-        note(f"{CLIENTS} clients")
-        with under_load(server.port, body, clients=CLIENTS, seconds=STORM_SECONDS) as storm:
-            health = health_times(server)
-            served, refused = outcome(storm)
-        time.sleep(SETTLE_SECONDS)
-        note("afterwards")
-        after = first_bytes(server.port, body)
+        return "\n\n".join(level(server, clients, note) for clients in CLIENTS)
+
+
+def level(server: Server, clients: int, note: Note) -> str:
+    """Measure with so many clients."""
+    body = speech(TEN_WORDS, "wav")
+    note("calm")
+    before = first_bytes(server.port, body)
+    note(f"{clients} clients")
+    with under_load(server.port, body, clients=clients, seconds=STORM_SECONDS) as storm:
+        health = health_times(server)
+        served, refused = outcome(storm)
+    time.sleep(SETTLE_SECONDS)
+    note("afterwards")
+    after = first_bytes(server.port, body)
     rows = [
-        ["first byte before", ms(percentile(before, 0.5)), ms(percentile(before, 0.95)), ms(percentile(before, 0.99))],
+        ["first byte before", *(ms(percentile(before, share)) for share in (0.5, 0.95, 0.99))],
         ["`/health` meanwhile", *(ms(percentile(health, share)) for share in (0.5, 0.95, 0.99))],
         ["first byte afterwards", *(ms(percentile(after, share)) for share in (0.5, 0.95, 0.99))],
     ]
-    worst, change = percentile(health, 0.99), percentile(after, 0.95) / percentile(before, 0.95)
+    change = percentile(after, 0.95) / percentile(before, 0.95)
     return "\n\n".join(
         [
+            f"**{clients:,} clients**",
             table(["", "p50", "p95", "p99"], rows),
             f"The storm had {served} clips and {refused} refusals (503); {len(health)} answers of `/health`.",
-            goal("`/health` answers within 100 ms (p99)", ms(worst), met=worst < HEALTH_GOAL),
+            *(
+                goal(
+                    f"`/health` answers within {most * 1e3:.0f} ms (p{share * 100:.0f})",
+                    ms(percentile(health, share)),
+                    met=percentile(health, share) < most,
+                )
+                for share, most in HEALTH_GOALS.items()
+            ),
             goal(
                 "the first byte's p95 afterwards is within 10 % of before",
                 f"x {change:.2f}",
