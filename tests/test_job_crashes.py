@@ -103,7 +103,7 @@ def kill_the_server(home: Path, engine: str, count: int, kills: int) -> None:
         check(server, bodies, accepted)
 
 
-@pytest.mark.parametrize(("engine", "count"), [("noise", 100), ("hibari", 20)])
+@pytest.mark.parametrize(("engine", "count"), [("noise", 100), ("hibari", 10)])
 def test_jobs_survive_kills_of_the_server(tmp_path: Path, engine: str, count: int) -> None:
     kill_the_server(tmp_path, engine, count, kills=2)
 
@@ -138,7 +138,7 @@ def kill_anything(home: Path, postgres: Postgres, count: int, rounds: int) -> No
 
 
 def test_jobs_survive_kills_of_servers_workers_and_postgresql(tmp_path: Path, postgres: Postgres) -> None:
-    kill_anything(tmp_path, postgres, count=60, rounds=4)
+    kill_anything(tmp_path, postgres, count=60, rounds=3)
 
 
 @pytest.mark.soak
