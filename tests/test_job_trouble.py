@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from dia_server.database.database import open_database
+from dia_server.settings import Settings
 from postgres import Postgres
 
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "database_timeout": 1.0}
@@ -156,12 +159,19 @@ def test_a_postgresql_that_is_away_refuses_jobs_and_nothing_else(tmp_path: Path,
         assert "unexpected error" not in server.log()
 
 
+async def test_the_url_may_say_what_postgresql_takes_there(tmp_path: Path, postgres: Postgres) -> None:
+    url = f"{postgres.new_database()}&sslmode=prefer&application_name=speech"
+    async with open_database(Settings(database_url=url), tmp_path) as database:
+        assert (await database.read(text("SHOW application_name")))[0][0] == "speech"
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("mysql://host/database", "database_url must be empty, or like postgresql://"),
-        ("nonsense", "database_url must be empty, or like postgresql://"),
-        ("postgresql://dia:secret@localhost:1/dia", "The database can't be used (postgresql+asyncpg://dia:***@"),
+        ("sqlite:///other.db", "database_url must be empty, or like postgresql://"),
+        ("postgresql://host:port/database", "database_url must be empty, or like postgresql://"),
+        ("postgresql://dia:secret@localhost:1/dia", "The database can't be used (postgresql://dia:***@"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str, message: str) -> None:

@@ -53,13 +53,10 @@ def _url(given: str, home: Path) -> URL:
         return URL.create("sqlite+aiosqlite", database=str(home / FILE))
     try:
         url = make_url(given)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         url = URL.create("")
-    match url.get_backend_name() if url.drivername else "":
-        case "sqlite":
-            return url.set(drivername="sqlite+aiosqlite")
-        case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql")
     raise SettingsError("database_url must be empty, or like postgresql://user:password@host/database")
 
 
@@ -76,12 +73,14 @@ class Database:
             self.writing = _sqlite(url, timeout, begin="BEGIN IMMEDIATE", connections=1)
             self._reading = _sqlite(url, timeout, begin="BEGIN", connections=READERS)
         else:
+            # asyncpg itself reads the URL, since it knows what PostgreSQL's own tools take there, such as sslmode.
+            dsn = url.render_as_string(hide_password=False)
             self.writing = self._reading = create_async_engine(
-                url,
+                "postgresql+asyncpg://",
                 pool_size=READERS,
                 pool_timeout=timeout,
                 pool_pre_ping=True,
-                connect_args={"timeout": timeout, "command_timeout": timeout},
+                connect_args={"dsn": dsn, "timeout": timeout, "command_timeout": timeout},
             )
 
     async def close(self) -> None:
