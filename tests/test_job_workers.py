@@ -151,6 +151,13 @@ def test_a_home_with_postgresql_may_have_several(tmp_path: Path, postgres: Postg
         assert server.get("/queue/stats").json()["pending_jobs"] == 1
 
 
+def test_postgresql_is_not_asked_for_what_it_cannot_hold(tmp_path: Path, postgres: Postgres) -> None:
+    with running_server(make_home(tmp_path, NOISE | {"database_url": postgres.new_database()})) as server:
+        for path in ("/jobs/%00", "/jobs/%00/result", "/jobs?voice_id=%00", "/logs/%00", "/logs?voice=%00"):
+            answer = server.get(path)
+            assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
+
+
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",)])
 def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str, ...]) -> None:
     make_home(tmp_path, NOISE)

@@ -15,15 +15,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dia_server.database.schema import bring_up_to_date
-from dia_server.errors import DatabaseUnavailable, SettingsError, StorageFull
+from dia_server.errors import BadInput, DatabaseUnavailable, SettingsError, StorageFull
 from dia_server.settings import Settings
 
 FILE = "dia-server.db"
 READERS = 4
 # Writes that wait together are committed together: each commit waits for the disk, some 5 ms.
 MOST_AT_ONCE = 200
-# PostgreSQL's code for a full disk.
+# PostgreSQL's codes for a full disk, and for text that it can't hold, such as one with a NUL.
 DISK_FULL = "53100"
+BAD_DATA = "22"
 
 Result = TypeVar("Result")
 
@@ -192,6 +193,8 @@ def _translated() -> Iterator[None]:
     except (DBAPIError, PoolTimeout, OSError) as error:
         if _is_full(error):
             raise StorageFull("The disk of the server's database is full; nothing was stored") from error
+        if _code(error).startswith(BAD_DATA):
+            raise BadInput(f"The database can't look for that: {_reason(error)}") from error
         raise DatabaseUnavailable(
             f"The server's database can't be used now: {_reason(error)}; try again in a moment", retry_after=5
         ) from error
@@ -199,7 +202,12 @@ def _translated() -> Iterator[None]:
 
 def _is_full(error: Exception) -> bool:
     cause = getattr(error, "orig", None)
-    return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == DISK_FULL
+    return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or _code(error) == DISK_FULL
+
+
+def _code(error: Exception) -> str:
+    """PostgreSQL's."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
 
 
 def _reason(error: Exception) -> str:
