@@ -72,11 +72,17 @@ AUDIO_HEADERS = {
 }
 
 
-# What can be done with a job, by its routes, with `/` as JSON pointers write it.
+# What can be done with a job and with a clip, by their routes, with `/` as JSON pointers write it.
 JOB_LINKS = {
     "job": "~1jobs~1{job_id}/get",
+    "watch": "~1jobs~1{job_id}~1events/get",
     "result": "~1jobs~1{job_id}~1result/get",
     "cancel": "~1jobs~1{job_id}/delete",
+}
+LOG_LINKS = {
+    "clip": "~1logs~1{log_id}/get",
+    "audio": "~1logs~1{log_id}~1download/get",
+    "forget": "~1logs~1{log_id}/delete",
 }
 
 
@@ -122,10 +128,7 @@ class GenerateOperation(AudioOperation):
             required=["job_id", "status", "message"],
         )
         answer.content["application/json"] = OpenAPIMediaType(schema=job)
-        answer.links = {
-            name: Link(operation_ref=f"#/paths/{route}", parameters={"job_id": "$response.body#/job_id"})
-            for name, route in JOB_LINKS.items()
-        }
+        answer.links = _links(JOB_LINKS, "job_id", "$response.body#/job_id")
 
 
 @dataclass
@@ -144,6 +147,19 @@ class WelcomeOperation(Operation):
             },
         )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+def leading_to(routes: dict[str, str], parameter: str, value: str) -> type[Operation]:
+    """The operation of a route whose answer has in `value` what others take as `parameter`."""
+
+    @dataclass
+    class LeadingOperation(Operation):
+        def __post_init__(self) -> None:
+            answer = (self.responses or {})[str(HTTPStatus.OK.value)]
+            assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - Litestar makes no others
+            answer.links = _links(routes, parameter, value)
+
+    return LeadingOperation
 
 
 @dataclass
@@ -225,6 +241,12 @@ class EventOperation(AudioOperation):
         assert answer.content is not None  # noqa: S101 - likewise
         event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
         answer.content["text/event-stream"] = OpenAPIMediaType(schema=event)
+
+
+def _links(routes: dict[str, str], parameter: str, value: str) -> dict[str, Link | Reference]:
+    return {
+        name: Link(operation_ref=f"#/paths/{route}", parameters={parameter: value}) for name, route in routes.items()
+    }
 
 
 def _binary() -> OpenAPIMediaType:

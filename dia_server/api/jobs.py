@@ -17,7 +17,7 @@ from litestar.params import Parameter
 from litestar.response import File
 from litestar.types import ASGIApp
 
-from dia_server.api.documents import AudioOperation, WatchOperation, failures
+from dia_server.api.documents import JOB_LINKS, AudioOperation, WatchOperation, failures, leading_to
 from dia_server.api.events import PING, with_pings
 from dia_server.api.fields import Limit, Offset, moment
 from dia_server.api.http import StreamedAnswer
@@ -132,7 +132,12 @@ def accepted(job: Job) -> Accepted:
     return Accepted(job.id, job.status, message)
 
 
-@get(["/jobs", "/v1/jobs"], summary="List jobs", responses=failures(400, 401, 500, 503))
+@get(
+    ["/jobs", "/v1/jobs"],
+    summary="List jobs",
+    responses=failures(400, 401, 500, 503),
+    operation_class=leading_to(JOB_LINKS, "job_id", "$response.body#/jobs/0/id"),
+)
 async def list_jobs(
     job_store: JobStore,
     status: Status | None = None,

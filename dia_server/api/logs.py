@@ -9,7 +9,7 @@ from litestar import delete, get
 from litestar.response import File
 from sqlalchemy import Row
 
-from dia_server.api.documents import AudioOperation, failures
+from dia_server.api.documents import LOG_LINKS, AudioOperation, failures, leading_to
 from dia_server.api.fields import Limit, Offset, moment
 from dia_server.api.prompts import Message
 from dia_server.audio.encode import FORMATS
@@ -38,7 +38,12 @@ class LogList(msgspec.Struct):
     filtered: int
 
 
-@get(["/logs", "/v1/logs"], summary="Log of clips", responses=failures(400, 401, 500, 503))
+@get(
+    ["/logs", "/v1/logs"],
+    summary="Log of clips",
+    responses=failures(400, 401, 500, 503),
+    operation_class=leading_to(LOG_LINKS, "log_id", "$response.body#/logs/0/id"),
+)
 async def list_logs(history: History, voice: str | None = None, limit: Limit = 50, offset: Offset = 0) -> LogList:
     """The newest clips, of all voices or of one."""
     rows, total = await history.listed(voice=voice, limit=limit, offset=offset)
