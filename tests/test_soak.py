@@ -173,6 +173,7 @@ def test_everything_at_once_with_faults_leaves_nothing_behind(tmp_path: Path) ->
             elapsed = time.monotonic() - started
             if elapsed > 60 * WARM_UP_MINUTES:
                 samples.append((elapsed, memory(server)))
+                print(round(elapsed), samples[-1][1][server.process.pid] / MEGABYTE, open_things(server)[0])
                 before = before or open_things(server)
         found = slopes(samples)
         print({pid: round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201

@@ -110,6 +110,14 @@ class AudioOperation(Operation):
         )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
+    def _add(self, kind: str, schema: Schema) -> OpenAPIResponse:
+        """Another content type of the same answer."""
+        answer = (self.responses or {})[str(HTTPStatus.OK.value)]
+        assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - it is the one from above
+        assert answer.content is not None  # noqa: S101 - likewise
+        answer.content[kind] = OpenAPIMediaType(schema=schema)
+        return answer
+
 
 @dataclass
 class GenerateOperation(AudioOperation):
@@ -118,16 +126,13 @@ class GenerateOperation(AudioOperation):
     def __post_init__(self) -> None:
         """Say so."""
         super().__post_init__()
-        answer = (self.responses or {})[str(HTTPStatus.OK.value)]
-        assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - it is the one from above
-        assert answer.content is not None  # noqa: S101 - likewise
         text = Schema(type=OpenAPIType.STRING)
         job = Schema(
             type=OpenAPIType.OBJECT,
             properties={"job_id": text, "status": text, "message": text},
             required=["job_id", "status", "message"],
         )
-        answer.content["application/json"] = OpenAPIMediaType(schema=job)
+        answer = self._add("application/json", job)
         answer.links = _links(JOB_LINKS, "job_id", "$response.body#/job_id")
 
 
@@ -236,11 +241,8 @@ class EventOperation(AudioOperation):
     def __post_init__(self) -> None:
         """Say so."""
         super().__post_init__()
-        answer = (self.responses or {})[str(HTTPStatus.OK.value)]
-        assert isinstance(answer, OpenAPIResponse)  # noqa: S101 - it is the one from above
-        assert answer.content is not None  # noqa: S101 - likewise
         event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
-        answer.content["text/event-stream"] = OpenAPIMediaType(schema=event)
+        self._add("text/event-stream", event)
 
 
 def _links(routes: dict[str, str], parameter: str, value: str) -> dict[str, Link | Reference]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from dia_server.background import in_background
 from dia_server.errors import DiaServerError, GenerationFailed, NotFound
 from dia_server.jobs.job import Job
 from dia_server.jobs.store import MOST_AT_ONCE, JobStore
@@ -96,12 +97,8 @@ class Results:
     @asynccontextmanager
     async def swept(self) -> AsyncIterator[None]:
         """Sweep once a minute until the block ends."""
-        keeper = asyncio.create_task(self._sweep_for_ever(), name="results")
-        try:
+        async with in_background(self._sweep_for_ever(), "results"):
             yield
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
 
     async def _sweep_for_ever(self) -> None:
         while True:

@@ -94,7 +94,7 @@ class Runner:
             self.halt()
             await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
             with suppress(DiaServerError):
-                # Those that were being claimed or given back when that was broken off.
+                # Also those that were just being claimed.
                 await self._leases.take_over()
                 await self._leases.sign_off()
 
@@ -103,7 +103,7 @@ class Runner:
         self._woken.set()
 
     def halt(self) -> None:
-        """Take no more jobs, and begin to give back those that are not done; may be called again."""
+        """Take no more jobs, and stop those that are not done; may be called again."""
         for task in (*self._keepers, *self._running.values()):
             task.cancel()
 
@@ -146,11 +146,6 @@ class Runner:
         started = monotonic()
         try:
             await self._attempt(lease)
-        except asyncio.CancelledError:
-            # Nothing is written where the lease is gone.
-            with suppress(DiaServerError):
-                await self._leases.give_back(lease, blame=False)
-            raise
         finally:
             self._job_seconds += SMOOTHING * (monotonic() - started - self._job_seconds)
             del self._running[lease], self._progress[lease]

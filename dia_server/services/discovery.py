@@ -10,6 +10,7 @@ from time import monotonic
 
 import structlog
 
+from dia_server.background import in_background
 from dia_server.errors import DiaServerError, Unavailable
 from dia_server.pool.pool import Pool
 from dia_server.services.prompts import Prompts
@@ -51,13 +52,9 @@ class Discovery:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Do what the settings ask for until the block ends, or the pool drains."""
-        keeper = asyncio.create_task(self._live(), name="discovery")
-        self._pool.at_drain(keeper.cancel)
-        try:
+        async with in_background(self._live(), "discovery") as keeper:
+            self._pool.at_drain(keeper.cancel)
             yield
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
 
     async def heard(self, prompt_id: str, prompt: Prompt) -> str | None:
         """The transcript of a prompt that has just come, which goes first; None after `PATIENCE_SECONDS` without it."""

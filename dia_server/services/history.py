@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
+from dia_server.background import in_background
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, generations
 from dia_server.errors import DiaServerError, NotFound
@@ -45,12 +46,10 @@ class History:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write rows, and sweep what is too old, until the block ends."""
-        keeper = asyncio.create_task(self._keep_for_ever(), name="history")
         try:
-            yield
+            async with in_background(self._keep_for_ever(), "history"):
+                yield
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
             await self._try(self.flush())
 
     async def add(self, plan: Plan, account: Account, seconds: float, audio: bytes | None) -> None:

@@ -50,11 +50,13 @@ class Speech:
 
     async def whole(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip in one piece, with its exact size in the header where the format has one; see `stream`."""
-        async with aclosing(self.stream(plan, account)) as stream:
-            pieces = [piece async for piece in stream]
-        data = b"".join(pieces)
-        pieces.clear()
-        yield FORMATS[plan.format].whole(data)
+        # Open until it is read: what nobody reads takes memory.
+        with self._pool.open(plan.model) as clip:
+            async with aclosing(self._noted(plan, account, clip)) as stream:
+                pieces = [piece async for piece in stream]
+            data = b"".join(pieces)
+            pieces.clear()
+            yield FORMATS[plan.format].whole(data)
 
     async def stream(self, plan: Plan, account: Account, *, background: bool = False) -> AsyncGenerator[bytes, None]:
         """The encoded clip, piece by piece. Closing the generator ends all work on the clip.
@@ -62,14 +64,20 @@ class Speech:
         Raises:
             DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
         """
+        with self._pool.open(plan.model, background=background) as clip:
+            async with aclosing(self._noted(plan, account, clip)) as stream:
+                async for piece in stream:
+                    yield piece
+
+    async def _noted(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
+        """The encoded clip; once it is whole, the log of clips has it."""
         started = monotonic()
         kept: list[bytes] | None = [] if self._settings.save_outputs and self._history else None
-        with self._pool.open(plan.model, background=background) as clip:
-            async with aclosing(self._encoded(plan, account, clip)) as stream:
-                async for piece in stream:
-                    if kept is not None:
-                        kept.append(piece)
-                    yield piece
+        async with aclosing(self._encoded(plan, account, clip)) as stream:
+            async for piece in stream:
+                if kept is not None:
+                    kept.append(piece)
+                yield piece
         if self._history is not None:
             audio = None if kept is None else FORMATS[plan.format].whole(b"".join(kept))
             await self._history.add(plan, account, monotonic() - started, audio)
