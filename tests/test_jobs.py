@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import time
@@ -335,3 +336,25 @@ def test_callers_have_keys_of_their_own(tmp_path: Path) -> None:
         assert len(ids) == 2
         server.headers = {"Authorization": "Bearer one"}
         assert server.get("/jobs").json()["total"] == 2
+
+
+def test_a_job_speaks_with_the_recording_that_it_began_with(tmp_path: Path) -> None:
+    hibari = {"lanes": {"speech": {"models": ["hibari"], "processes": 1}}, "engine": "hibari"}
+    home = make_home(tmp_path, hibari | {"run_jobs_in_server": False})
+    call = {"text": SENTENCE, "voice_id": "mine", "seed": 7}
+    with running_server(home) as server:
+        recording = server.speak(SENTENCE * 2, "heron", seed=1, response_format="wav").content
+        form = {"data": {"prompt_id": "me"}, "files": {"audio_file": ("me.wav", recording)}}
+        assert httpx.post(f"{server.url}/audio_prompts/upload", timeout=60, **form).status_code == 200
+        assert server.post("/voice_mappings", {"voice_id": "mine", "audio_prompt": "me"}).is_success
+        heard = server.post("/generate", call).content
+        job_id = server.post("/generate?async_mode=true", call).json()["job_id"]
+        for path in ("/voice_mappings/mine", "/audio_prompts/me"):
+            assert httpx.delete(server.url + path).status_code == 200
+    for blob in (home / "blobs").iterdir():
+        # Too old to belong to a request that is about to become a job.
+        os.utime(blob, (0, 0))
+    make_home(home, hibari)
+    with running_server(home) as server:
+        wait_for(server, job_id)
+        assert server.get(f"/jobs/{job_id}/result").content == heard
