@@ -15,7 +15,8 @@ log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
     """Work that is cancelled when the block ends, and over when the block is left."""
-    task = asyncio.create_task(_logged(work, name), name=name)
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_error)
     try:
         yield task
     finally:
@@ -23,9 +24,6 @@ async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIter
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _logged(work: Coroutine[Any, Any, None], name: str) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("background work ended by an error", work=name)
-        raise
+def _log_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background work ended by an error", work=task.get_name(), exc_info=error)

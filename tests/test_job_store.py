@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from dia_server.database.database import Database, open_database
 from dia_server.database.tables import jobs, metadata, runners
-from dia_server.errors import BadInput, Conflict, JobNotFound, NotFound, QueueFull, SettingsError
+from dia_server.errors import BadInput, Conflict, Draining, JobNotFound, NotFound, QueueFull, SettingsError
 from dia_server.jobs.feed import Feed
-from dia_server.jobs.job import Job, Lease, NewJob
-from dia_server.jobs.leases import GONE_SECONDS, Leases
+from dia_server.jobs.instance import machine_id
+from dia_server.jobs.job import Job, JobState, Lease, NewJob
+from dia_server.jobs.leases import Leases
+from dia_server.jobs.presence import FORGOTTEN_SECONDS, GONE_SECONDS, Presence
 from dia_server.jobs.results import Results
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
@@ -58,9 +62,12 @@ class World:
         earlier = update(jobs).values({name: jobs.c[name] - seconds for name, seconds in columns.items()})
         await self.database.write(lambda connection: connection.execute(earlier))
 
-    async def lose_sight(self) -> None:
-        """Let it be long ago that a runner said that it is there."""
-        older = update(runners).values(seen_at=runners.c.seen_at - GONE_SECONDS)
+    def presence(self, name: str, *crew: int) -> Presence:
+        return Presence(self.database, name, lambda: (crew[0], crew[1]))
+
+    async def lose_sight(self, seconds: float = GONE_SECONDS) -> None:
+        """Let it be so long ago that a process said that it is there."""
+        older = update(runners).values(seen_at=runners.c.seen_at - seconds)
         await self.database.write(lambda connection: connection.execute(older))
 
     async def finish(self, leases: Leases, content: bytes = b"sound") -> Job:
@@ -238,6 +245,8 @@ async def test_what_is_nobodys_fault_does_not_count(world: World) -> None:
     for _ in range(5):
         (lease,) = await world.claim(world.ann)
         await world.ann.give_back(lease, blame=False)
+        assert await world.claim(world.ann) == []
+        await world.age(not_before=1_000)
         (lease,) = await world.claim(world.ann)
         assert await world.ben.take_over() == 0
         assert await world.ann.take_over() == 1
@@ -249,6 +258,7 @@ async def test_what_is_nobodys_fault_does_not_count(world: World) -> None:
     assert await world.ann.held([lease]) == {lease.number}
     await world.ann.give_back(lease, blame=False)
     assert (await world.row(lease))["attempts"] == 0
+    await world.age(not_before=1_000)
     (lease,) = await world.claim(world.ann)
     await world.ann.give_back(lease, blame=True)
     assert (await world.row(lease))["attempts"] == 1
@@ -301,9 +311,8 @@ async def test_clearing_takes_what_is_finished_with_its_files(world: World) -> N
 
 async def test_who_watches_a_job_sees_it_to_its_end(world: World) -> None:
     job = await world.submit()
-    feed = Feed(world.store)
     seen = []
-    async for state in feed.follow(job):
+    async for state in Feed(world.store).follow("k", job.id):
         seen.append(state.status)
         match state.status:
             case "pending":
@@ -316,37 +325,95 @@ async def test_who_watches_a_job_sees_it_to_its_end(world: World) -> None:
 async def test_who_watches_a_job_that_is_removed_is_let_go(world: World) -> None:
     job = await world.submit()
     seen = []
-    async for state in Feed(world.store).follow(job):
+    async for state in Feed(world.store).follow("k", job.id):
         seen.append(state.status)
         gone = jobs.delete()
         await world.database.write(lambda connection, gone=gone: connection.execute(gone))
     assert seen == ["pending"]
 
 
-async def test_the_runners_that_are_there_are_known(world: World) -> None:
-    for leases in (world.ann, world.ben):
-        await leases.sign_on("here")
-        await leases.sign_on("here")
-    await world.ann.stay(2, 1)
-    await world.ben.stay(3, 2)
-    assert await world.ann.workers() == {"ann": (2, 1), "ben": (3, 2)}
-    await world.ben.sign_off()
-    assert await world.ann.workers() == {"ann": (2, 1)}
-    await world.lose_sight()
-    assert await world.ann.workers() == {}
+async def test_who_comes_while_others_are_told_is_told_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await world.submit(), await world.submit()
+    feed, reading, later = Feed(world.store), asyncio.Event(), asyncio.Event()
+    states = world.store.states
+
+    async def slow(job_ids: set[str]) -> dict[str, JobState]:
+        found = await states(job_ids)
+        reading.set()
+        await later.wait()
+        return found
+
+    monkeypatch.setattr(world.store, "states", slow)
+    async with aclosing(feed.follow("k", first.id)) as early, aclosing(feed.follow("k", second.id)) as late:
+        await anext(early)
+        await reading.wait()
+        assert (await anext(late)).status == "pending"
+        later.set()
+        await world.claim(world.ann, 2)
+        assert [(await anext(each)).status for each in (early, late)] == ["processing"] * 2
+
+
+async def test_a_closed_feed_lets_all_go_and_takes_no_more(world: World) -> None:
+    job = await world.submit()
+    feed = Feed(world.store)
+    async for _ in feed.follow("k", job.id):
+        feed.close()
+    with pytest.raises(Draining):
+        await anext(feed.follow("k", job.id))
+
+
+async def test_the_processes_that_are_there_are_known(world: World) -> None:
+    ann, ben = world.presence("ann", 2, 1), world.presence("ben", 3, 2)
+    async with ann.announced(), ben.announced():
+        await ben.sign_on(machine_id())  # it has been killed, and started again
+        await ben.stay()
+        assert await ann.others() == {"ben": (3, 2)}
+        await world.lose_sight()
+        assert await ann.others() == {}
+        await world.lose_sight(FORGOTTEN_SECONDS)
+        await world.presence("cleo", 1, 0).sign_on(machine_id())
+        names = await world.database.read(select(runners.c.name))
+        assert [row.name for row in names] == ["cleo"]
+    async with ben.announced():
+        pass
+    assert await ann.others() == {"cleo": (0, 0)}
 
 
 async def test_only_postgresql_is_shared_by_machines(world: World) -> None:
-    await world.ann.sign_on("here")
+    ann, ben = world.presence("ann", 1, 0), world.presence("ben", 1, 0)
+    await ann.sign_on("here")
     if not world.database.is_sqlite:
-        await world.ben.sign_on("there")
+        await ben.sign_on("there")
         return
     with pytest.raises(SettingsError, match="'ann' uses this SQLite database from another machine"):
-        await world.ben.sign_on("there")
+        await ben.sign_on("there")
     await world.lose_sight()
-    await world.ben.sign_on("there")
+    await ben.sign_on("there")
     # The one that was away for so long goes on, since its leases tell whose jobs are whose.
-    await world.ann.stay(1, 0)
+    await ann.stay()
+
+
+async def test_a_write_that_goes_wrong_harms_no_other(database: Database) -> None:
+    async def write(statement: str) -> Any:
+        return await database.write(lambda connection: connection.execute(text(statement)).rowcount)
+
+    outcomes = await asyncio.gather(
+        write("UPDATE jobs SET progress = 1"),
+        write("UPDATE nothing SET progress = 1"),
+        write("INSERT INTO runners (name) VALUES ('ann')"),
+        write("UPDATE jobs SET progress = 1"),
+        return_exceptions=True,
+    )
+    assert outcomes[0] == outcomes[3] == 0
+    assert isinstance(outcomes[1], DBAPIError)
+    assert isinstance(outcomes[2], IntegrityError)
+
+
+async def test_what_somebody_wrote_is_in_no_message(database: Database) -> None:
+    values = dict.fromkeys(("name", "machine", "workers", "busy", "seen_at"), "PRIVATE")
+    with pytest.raises(Exception, match="runners") as raised:
+        await database.write(lambda connection: connection.execute(runners.insert(), [values, {"name": "PRIVATE"}]))
+    assert "PRIVATE" not in str(raised.value)
 
 
 async def test_the_migrations_make_the_tables_that_the_code_expects(database: Database) -> None:

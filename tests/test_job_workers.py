@@ -20,7 +20,7 @@ NOISE = {
     "engine": "noise",
     "lanes": {"speech": {"models": ["noise"], "processes": 1}},
     "run_jobs_in_server": False,
-    "job_lease_seconds": 1.5,
+    "job_lease_seconds": 3,
 }
 # Three seconds in the slow voice, and more than anybody waits for.
 TEXT = "The quick brown fox jumps over the lazy dog."

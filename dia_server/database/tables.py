@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since 1970, those of jobs by the clock of the database, which several machines may use."""
+"""The tables. Times are seconds since 1970; those of jobs are by the clock of the database, which several may use."""
 
 from __future__ import annotations
 

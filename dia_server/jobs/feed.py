@@ -65,7 +65,9 @@ class Feed:
     def _tell(self, watchers: dict[asyncio.Queue[JobState | None], JobState], found: dict[str, JobState]) -> None:
         for queue, last in watchers.items():
             state = found.get(last.id)
-            if state != last and queue in self._watchers:
+            # It has been claimed while the table was read; the next look tells.
+            is_stale = state is not None and state.status == "pending" and state.position is None
+            if state != last and not is_stale and queue in self._watchers:
                 self._watchers[queue] = state or last
                 queue.put_nowait(state)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, get_args
@@ -201,7 +200,7 @@ class JobStore:
         return [_job(row, positions.get(row.number)) for row in rows]
 
     async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
-        """The places in the queue of those that wait, by number, from 1 on."""
+        """The places in the queue of those that still wait, by number, from 1 on."""
         waiting = [row.number for row in rows if row.status == "pending"]
         if not waiting:
             return {}
@@ -212,8 +211,8 @@ class JobStore:
         within = await self._database.read(
             pending.where(jobs.c.number >= first, jobs.c.number <= last).order_by(jobs.c.number)
         )
-        numbers = [row.number for row in within]
-        return {number: ahead[0][0] + bisect_right(numbers, number) for number in waiting}
+        places = {row.number: place for place, row in enumerate(within, ahead[0][0] + 1)}
+        return {number: places[number] for number in waiting if number in places}
 
 
 def not_found(job_id: str) -> JobNotFound:
