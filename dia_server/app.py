@@ -154,7 +154,7 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
             "speech": _given(core.speech),
             "history": _given(core.history),
             "job_store": _given(core.jobs),
-            "leases": _given(core.leases),
+            "presence": _given(core.presence),
             "results": _given(core.results),
             "runner": _given(core.runner),
             "feed": _given(feed),

@@ -48,13 +48,17 @@ class Blobs:
             OSError: the folder can't be written to.
         """
         before = time.time() - NEW_SECONDS
-        blobs = [path for path in self._folder.glob("[!.]*") if path.stat().st_mtime < before]
-        sizes = {path.stat().st_size for path in blobs}
+        sizes = {}
+        for path in self._folder.glob("[!.]*"):
+            with suppress(FileNotFoundError):  # another server sweeps too
+                status = path.stat()
+                if status.st_mtime < before:
+                    sizes[path] = status.st_size
         kept = set(names)
         for source in sources:
             with suppress(OSError):
-                if source.stat().st_size in sizes:
+                if source.stat().st_size in sizes.values():
                     kept.add(f"{hashlib.sha256(source.read_bytes()).hexdigest()}{source.suffix}")
-        for path in blobs:
+        for path in sizes:
             if path.name not in kept:
                 path.unlink(missing_ok=True)

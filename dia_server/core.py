@@ -11,8 +11,8 @@ from pathlib import Path
 from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import Blobs
 from dia_server.database.database import Database, open_database
-from dia_server.jobs.instance import machine_id
 from dia_server.jobs.leases import Leases
+from dia_server.jobs.presence import Presence
 from dia_server.jobs.results import FOLDER as RESULTS
 from dia_server.jobs.results import Results
 from dia_server.jobs.runner import Runner
@@ -43,7 +43,7 @@ class Core:
     history: History
     speech: Speech
     jobs: JobStore
-    leases: Leases
+    presence: Presence
     results: Results
     runner: Runner
 
@@ -58,8 +58,7 @@ async def running_core(settings: Settings, home: Path, pool: Pool, name: str) ->
     async with open_database(settings, home) as database:
         core = _wire(settings, home, pool, database, name)
         try:
-            await core.leases.sign_on(machine_id())
-            async with core.history.running():
+            async with core.presence.announced(), core.history.running():
                 yield core
         finally:
             core.speech.close()
@@ -78,7 +77,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
     history = History(settings, database, home)
     speech = Speech(settings, pool, history)
     leases = Leases(database, settings, name)
-    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, home / RESULTS, pool.load)
+    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, home / RESULTS, pool.slots)
     jobs = JobStore(database, settings, runner.wake)
     pool.at_drain(runner.halt)
     return Core(
@@ -93,7 +92,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         history=history,
         speech=speech,
         jobs=jobs,
-        leases=leases,
+        presence=Presence(database, name, pool.crew),
         results=Results(jobs, settings, home),
         runner=runner,
     )

@@ -20,6 +20,10 @@ CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "W
 # Libraries that would report to their makers.
 SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
+# Where files are written.
+UNFINISHED = (
+    "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
+)  # fmt: skip
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600
 
@@ -44,7 +48,7 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
-        for folder in ("voices", PROMPTS, BLOBS, "cache/tmp", "cache/previews", "cache/hibari/matches"):
+        for folder in UNFINISHED:
             _sweep(home / folder)
     except OSError as error:
         raise SettingsError(f"Can't use {home} as home: {error.strerror}; choose another with --home") from None

@@ -262,7 +262,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = True
     max_pending_jobs: Annotated[Positive, _meta("jobs that may wait; one more is a 503 with Retry-After")] = 20_000
     job_lease_seconds: Annotated[
-        Seconds, _meta("seconds after which a job whose runner has not been heard of is run again by another one")
+        float,
+        msgspec.Meta(ge=3),
+        _meta("seconds after which a job whose runner has not been heard of is run again by another one"),
     ] = 30.0
     job_max_attempts: Annotated[
         Positive, _meta("runners that may be lost over a job before it fails; restarts don't count")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,11 +15,12 @@ from dia_server.api.access import RATED
 from dia_server.api.documents import GenerateOperation, failures
 from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
-from dia_server.api.jobs import accepted, new_job
+from dia_server.api.jobs import accepted, idempotency_key, new_job
 from dia_server.jobs.store import JobStore
 from dia_server.services.plan import SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
+from dia_server.services.speech_jobs import KIND
 from dia_server.settings import Settings
 
 
@@ -73,8 +75,11 @@ async def generate(
         whole = audio_format == "wav"
         return await speak(request, wanted, planner=planner, speech=speech, settings=settings, whole=whole)
     speech.check_room(background=True)
-    plan = await planner.plan(wanted)
-    fields = {"speed": wanted.speed, "role": data.role, **data.parameters()}
-    job = await job_store.submit(new_job(request, msgspec.json.encode(data), plan, fields))
-    request.scope["state"]["log"] |= {"job": job.id, "model": plan.model, "voice": plan.voice, "seed": plan.seed}
+    key, request_hash = idempotency_key(request), hashlib.sha256(msgspec.json.encode(data)).hexdigest()
+    job = None if key is None else await job_store.known(KIND, key, request_hash)
+    if job is None:
+        plan = await planner.plan(wanted)
+        fields = {"speed": wanted.speed, "role": data.role, **data.parameters()}
+        job = await job_store.submit(new_job(plan, fields, key, request_hash))
+    request.scope["state"]["log"] |= {"job": job.id, "voice": job.voice, "seed": job.request["seed"]}
     return ASGIResponse(body=msgspec.json.encode(accepted(job)), media_type="application/json")

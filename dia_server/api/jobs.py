@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -97,16 +96,22 @@ class JobEvent(msgspec.Struct):
     error_message: str | None
 
 
-def new_job(request: Request[Any, Any, State], body: bytes, plan: Plan, fields: dict[str, Any]) -> NewJob:
-    """The job that speaks a plan; `fields` are those of the request that the plan doesn't have, `body` is all of it.
+def idempotency_key(request: Request[Any, Any, State]) -> str | None:
+    """The request's key, which is its caller's own; None if it has none.
 
     Raises:
-        BadInput: the request's `Idempotency-Key` can't be one.
+        BadInput: it can't be one.
     """
     key = request.headers.get("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
         raise BadInput("'Idempotency-Key' has 1 to 255 printable ASCII characters, the first and last no blanks")
-    caller = request.scope["state"].get("caller", b"").hex()
+    return f"{request.scope['state'].get('caller', b'').hex()} {key}"
+
+
+def new_job(plan: Plan, fields: dict[str, Any], key: str | None, request_hash: str) -> NewJob:
+    """The job that speaks a plan; `fields` are those of the request that the plan doesn't have."""
     return NewJob(
         kind=KIND,
         voice=plan.voice,
@@ -121,8 +126,8 @@ def new_job(request: Request[Any, Any, State], body: bytes, plan: Plan, fields: 
         },
         payload=recipe.encode(plan),
         blobs=recipe.blobs_of(plan),
-        idempotency_key=None if key is None else f"{caller} {key}",
-        request_hash=hashlib.sha256(body).hexdigest(),
+        idempotency_key=key,
+        request_hash=request_hash,
     )
 
 
@@ -210,15 +215,15 @@ async def get_result(job_id: str, job_store: JobStore, results: Results) -> File
     responses=failures(400, 401, 404, 500, 503),
     operation_class=WatchOperation,
 )
-async def watch_job(job_id: str, job_store: JobStore, feed: Feed) -> ASGIApp:
+async def watch_job(job_id: str, feed: Feed) -> ASGIApp:
     """Events named `progress`, and in the end one named as the job's status; their data is JSON."""
-    job = await job_store.get(KIND, job_id)
 
     async def told() -> AsyncGenerator[bytes, None]:
-        async for state in feed.follow(job):
-            name = "progress" if state.status in ("pending", "processing") else state.status
-            event = JobEvent(state.id, state.status, round(state.progress, 4), state.position, state.error)
-            yield b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(event))
+        async with aclosing(feed.follow(KIND, job_id)) as states:
+            async for state in states:
+                name = "progress" if state.status in ("pending", "processing") else state.status
+                event = JobEvent(state.id, state.status, round(state.progress, 4), state.position, state.error)
+                yield b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(event))
 
     async def events() -> AsyncGenerator[bytes, None]:
         async with aclosing(with_pings(told())) as states:
@@ -230,11 +235,9 @@ async def watch_job(job_id: str, job_store: JobStore, feed: Feed) -> ASGIApp:
 
 
 def _answer(job: Job) -> JobAnswer:
-    fields = {name: job.request.get(name) for name in JobAnswer.__struct_fields__ if name in job.request}
-    absent = dict.fromkeys(JobAnswer.__struct_fields__)
+    asked = {name: job.request.get(name) for name in JobAnswer.__struct_fields__}
     return JobAnswer(
-        **absent
-        | fields
+        **asked
         | {
             "id": job.id,
             "status": job.status,

@@ -6,7 +6,7 @@ import msgspec
 from litestar import get
 
 from dia_server.api.documents import failures
-from dia_server.jobs.leases import Leases
+from dia_server.jobs.presence import Presence
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.services.gpus import Gpus, Pressure
@@ -26,16 +26,16 @@ class QueueStats(msgspec.Struct):
 
 
 @get(["/queue/stats", "/v1/queue/stats"], summary="Jobs and workers", responses=failures(401, 500, 503))
-async def queue_stats(pool: Pool, job_store: JobStore, leases: Leases, gpus: Gpus) -> QueueStats:
+async def queue_stats(pool: Pool, job_store: JobStore, presence: Presence, gpus: Gpus) -> QueueStats:
     """Jobs by status, workers in all and at work, and how full the GPUs are."""
     counts = await job_store.counts(KIND)
-    others = [load for name, load in (await leases.workers()).items() if name != leases.runner]
+    crews = [pool.crew(), *(await presence.others()).values()]
     return QueueStats(
         pending_jobs=counts.get("pending", 0),
         processing_jobs=counts.get("processing", 0),
         completed_jobs=counts.get("completed", 0),
         failed_jobs=counts.get("failed", 0),
-        total_workers=len(pool.standing) + sum(workers for workers, _ in others),
-        active_workers=sum(place.busy > 0 for place in pool.standing) + sum(busy for _, busy in others),
+        total_workers=sum(workers for workers, _ in crews),
+        active_workers=sum(busy for _, busy in crews),
         memory_pressure=gpus.pressure(),
     )

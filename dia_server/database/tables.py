@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since 1970 by the database's own clock, since several machines may share it."""
+"""The tables. Times are seconds since 1970, those of jobs by the clock of the database, which several machines may use."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ jobs = Table(
     # Tells whether the same key came with the same request.
     Column("request_hash", String(64)),
     Column("created_at", Double(), nullable=False),
+    # It couldn't be done, and is not to be tried again before then.
+    Column("not_before", Double(), nullable=False, default=0.0),
     Column("started_at", Double()),
     Column("completed_at", Double()),
     Column("progress", Double(), nullable=False, default=0.0),
@@ -68,6 +70,7 @@ jobs = Table(
     UniqueConstraint("id"),
     UniqueConstraint("idempotency_key"),
     Index(None, "status", "number"),
+    Index(None, "kind", "number"),
     Index(None, "kind", "status", "number"),
     Index(None, "completed_at"),
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
-from dia_server.errors import DiaServerError
-from dia_server.jobs.job import FINISHED, Job
+import structlog
+
+from dia_server.errors import DiaServerError, Draining
+from dia_server.jobs.job import FINISHED, JobState
 from dia_server.jobs.store import JobStore
 
 LOOK_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
 
 
 class Feed:
@@ -17,43 +21,60 @@ class Feed:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._watchers: dict[asyncio.Queue[Job | None], str] = {}
+        self._watchers: dict[asyncio.Queue[JobState | None], JobState] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._is_closed = False
 
-    async def follow(self, job: Job) -> AsyncIterator[Job]:
-        """The job as it is, and whenever it has changed, until it is finished, gone, or the feed is closed."""
-        queue: asyncio.Queue[Job | None] = asyncio.Queue()
-        self._watchers[queue] = job.id
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look_for_ever(), name="job feed")
+    async def follow(self, kind: str, job_id: str) -> AsyncGenerator[JobState, None]:
+        """The job as it is, and whenever it has changed, until it is finished, gone, or the feed is closed.
+
+        Raises:
+            JobNotFound: there is no such job.
+            Draining: the feed is closed.
+        """
+        job = await self._store.get(kind, job_id)
+        if self._is_closed:
+            raise Draining("The server is shutting down; try again in a moment")
+        told: JobState | None = job.state
+        queue: asyncio.Queue[JobState | None] = asyncio.Queue()
+        self._watchers[queue] = job.state
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_while_watched(), name="job feed")
         try:
-            told: Job | None = job
             while told is not None:
                 yield told
-                if told.status in FINISHED:
-                    return
-                last = told
-                while (told := await queue.get()) == last:
-                    pass
+                told = None if told.status in FINISHED else await queue.get()
         finally:
             del self._watchers[queue]
-            if not self._watchers:
-                self.close()
 
     def close(self) -> None:
-        """End all that follow."""
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        """End all that follow, and take no more."""
+        self._is_closed = True
         for queue in self._watchers:
             queue.put_nowait(None)
 
-    async def _look_for_ever(self) -> None:
-        while True:
+    async def _look_while_watched(self) -> None:
+        while self._watchers:
+            # Whoever comes while the table is read is for the next look.
+            watchers = dict(self._watchers)
+            found = await self._states({state.id for state in watchers.values()})
+            if found is not None:
+                self._tell(watchers, found)
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                found = await self._store.by_id(set(self._watchers.values()))
-            except DiaServerError:
-                continue  # the database is away; its return will show
-            for queue, job_id in self._watchers.items():
-                queue.put_nowait(found.get(job_id))
+
+    def _tell(self, watchers: dict[asyncio.Queue[JobState | None], JobState], found: dict[str, JobState]) -> None:
+        for queue, last in watchers.items():
+            state = found.get(last.id)
+            if state != last and queue in self._watchers:
+                self._watchers[queue] = state or last
+                queue.put_nowait(state)
+
+    async def _states(self, job_ids: set[str]) -> dict[str, JobState] | None:
+        """How these jobs stand; None while that can't be known."""
+        try:
+            return await self._store.states(job_ids)
+        except DiaServerError:
+            return None  # the database is away; its return will show
+        except Exception:
+            log.exception("jobs can't be watched")
+            return None

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from dia_server.errors import SettingsError
 
-FOLDER = Path("cache", "runners")
+# Not in the cache, which may be deleted at any time.
+FOLDER = "runners"
 # What names the machine: the kernel's own id of this boot is the same in all its containers.
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -30,7 +31,7 @@ def name_for(role: str, home: Path, *, alone: bool = False) -> Iterator[str]:
         SettingsError: the role is to be filled once, and is.
     """
     folder = home / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     host = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in platform.node())[:60] or "host"
     for number in count(1):
         name = f"{role}_{number}"

@@ -32,6 +32,16 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     request_hash: str = ""
 
 
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes while somebody watches; `position` as for `Job`."""
+
+    id: str
+    status: Status
+    progress: float
+    position: int | None
+    error: str | None
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it stands; times in seconds since 1970.
 
@@ -56,6 +66,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: dict[str, Any]
     error: str | None
     position: int | None = None
+
+    @property
+    def state(self) -> JobState:
+        """What changes of it."""
+        return JobState(
+            id=self.id, status=self.status, progress=self.progress, position=self.position, error=self.error
+        )
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
 
 from dia_server.database.database import Database
-from dia_server.database.tables import database_time, jobs, runners
-from dia_server.errors import SettingsError
+from dia_server.database.tables import database_time, jobs
 from dia_server.jobs.job import Lease, Status
 from dia_server.settings import Settings
 
-# A runner says that it is there every few seconds; one that hasn't for so long is gone.
-GONE_SECONDS = 60.0
+# Until a job that couldn't be done is tried again: doubled with each try, so that it keeps no other waiting.
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 _BLAMELESS = case((jobs.c.attempts > 0, jobs.c.attempts - 1), else_=0)
 _IS_EXPIRED = and_(jobs.c.status == "processing", jobs.c.lease_until < database_time())
+_IS_WAITING = and_(jobs.c.status == "pending", jobs.c.not_before <= database_time())
 _WAITING_AGAIN: dict[str, Any] = {"status": "pending", "lease_until": None, "progress": 0.0}
 
 
@@ -30,68 +30,16 @@ class Leases:
         self._settings = settings
         self.runner = runner
 
-    async def sign_on(self, machine: str) -> None:
-        """Say that this runner is there.
-
-        Raises:
-            SettingsError: the database is SQLite, and a runner on another machine is using it.
-        """
-
-        def work(connection: Connection) -> None:
-            if self._database.is_sqlite:
-                self._refuse_others(connection, machine)
-            connection.execute(delete(runners).where(runners.c.name == self.runner))
-            connection.execute(
-                insert(runners).values(name=self.runner, machine=machine, workers=0, busy=0, seen_at=database_time())
-            )
-
-        await self._database.write(work)
-
-    async def stay(self, workers: int, busy: int) -> None:
-        """Say that this runner is still there, with so many workers."""
-        seen = (
-            update(runners)
-            .where(runners.c.name == self.runner)
-            .values(workers=workers, busy=busy, seen_at=database_time())
-        )
-        await self._database.write(lambda connection: connection.execute(seen))
-
-    def _refuse_others(self, connection: Connection, machine: str) -> None:
-        other = connection.execute(
-            select(runners.c.name)
-            .where(runners.c.machine != machine, runners.c.seen_at > database_time() - GONE_SECONDS)
-            .limit(1)
-        ).scalar()
-        if other is not None:
-            raise SettingsError(
-                f"'{other}' uses this SQLite database from another machine, which SQLite can't stand. Stop it, or let "
-                f"both use PostgreSQL by database_url. If it is gone, wait {GONE_SECONDS:g} s"
-            )
-
-    async def sign_off(self) -> None:
-        """This runner is gone."""
-        gone = delete(runners).where(runners.c.name == self.runner)
-        await self._database.write(lambda connection: connection.execute(gone))
-
-    async def workers(self) -> Mapping[str, tuple[int, int]]:
-        """The runners that are there, each with the number of its workers and of those that are busy."""
-        rows = await self._database.read(
-            select(runners.c.name, runners.c.workers, runners.c.busy).where(
-                runners.c.seen_at > database_time() - GONE_SECONDS
-            )
-        )
-        return {row.name: (row.workers, row.busy) for row in rows}
-
     async def has_waiting(self, kinds: Iterable[str]) -> bool:
         """Whether there is something to claim."""
-        wanted = select(jobs.c.number).where(jobs.c.status == "pending", jobs.c.kind.in_(kinds)).limit(1)
+        wanted = select(jobs.c.number).where(_IS_WAITING, jobs.c.kind.in_(kinds)).limit(1)
         return bool(await self._database.read(wanted))
 
     async def claim(self, kinds: Iterable[str], most: int) -> list[Lease]:
         """Take the oldest waiting jobs, as many as there are and no more than `most`."""
         oldest = (
             select(jobs.c.number)
-            .where(jobs.c.status == "pending", jobs.c.kind.in_(kinds))
+            .where(_IS_WAITING, jobs.c.kind.in_(kinds))
             .order_by(jobs.c.number)
             .limit(most)
             .with_for_update(skip_locked=True)
@@ -139,7 +87,8 @@ class Leases:
 
     async def fail(self, lease: Lease, error: str) -> bool:
         """The job can't be done; False likewise."""
-        return await self._finish(lease, status="failed", error=error)
+        # PostgreSQL can't hold a NUL.
+        return await self._finish(lease, status="failed", error=error.replace("\0", ""))
 
     async def _finish(self, lease: Lease, *, status: Status, **values: Any) -> bool:
         # Written again where the first answer was lost with the connection.
@@ -154,8 +103,9 @@ class Leases:
         return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
 
     async def give_back(self, lease: Lease, *, blame: bool) -> None:
-        """Let another runner have the job; the attempt counts if the job is to blame for its end."""
-        back = update(jobs).where(_is_ours(lease)).values(_WAITING_AGAIN)
+        """Let the job be run again after a while; the attempt counts if the job is to blame for its end."""
+        pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(lease.token - 1, 10))
+        back = update(jobs).where(_is_ours(lease)).values(_WAITING_AGAIN | {"not_before": database_time() + pause})
         if not blame:
             back = back.values(attempts=_BLAMELESS)
         await self._database.write(lambda connection: connection.execute(back))
@@ -170,18 +120,19 @@ class Leases:
         return await self._database.write(lambda connection: connection.execute(back).rowcount)
 
     async def expire(self) -> None:
-        """Give jobs back whose runners have not been heard of, or give those jobs up."""
+        """Give jobs back whose runners, other ones, have not been heard of, or give those jobs up."""
         most = self._settings.job_max_attempts
         is_over = jobs.c.attempts >= most
+        expired = and_(_IS_EXPIRED, jobs.c.runner != self.runner)
         reason = f"{most} runners were lost over this job; it was given up"
 
         def work(connection: Connection) -> None:
             connection.execute(
                 update(jobs)
-                .where(_IS_EXPIRED, is_over)
+                .where(expired, is_over)
                 .values(status="failed", error=reason, completed_at=database_time(), payload=b"", blobs="")
             )
-            connection.execute(update(jobs).where(_IS_EXPIRED).values(**_WAITING_AGAIN))
+            connection.execute(update(jobs).where(expired).values(**_WAITING_AGAIN))
 
         await self._database.write(work)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -51,21 +51,21 @@ class Results:
 
     async def clear(self, kind: str) -> int:
         """Forget all finished jobs of a kind, with their files; returns how many there were."""
-        return await self._remove(kind, older_than=0.0)
+        return await self._remove(lambda: self._store.finished(kind))
 
     async def sweep(self) -> None:
         """Remove files after `job_retention_hours`, their jobs after twice as long, and what lost attempts left."""
         seconds = self._settings.job_retention_hours * 3_600
-        while files := await self._store.finished(older_than=seconds, with_file=True):
+        while files := await self._store.aged(seconds, with_file=True):
             await asyncio.to_thread(self._unlink, files.values())
             await self._store.forget_files(files)
-        await self._remove(None, older_than=2 * seconds)
+        await self._remove(lambda: self._store.aged(2 * seconds, with_file=False))
         await self._sweep_lost()
 
-    async def _remove(self, kind: str | None, older_than: float) -> int:
+    async def _remove(self, some: Callable[[], Awaitable[Mapping[str, str | None]]]) -> int:
         count = 0
         # Files first: a job whose file is still there can be removed again, a file without its job can't be found.
-        while files := await self._store.finished(kind, older_than=older_than):
+        while files := await some():
             await asyncio.to_thread(self._unlink, files.values())
             count += await self._store.remove(files)
         return count
@@ -75,19 +75,20 @@ class Results:
             return
         self._next_search = time.monotonic() + LOST_SECONDS
         old = await asyncio.to_thread(self._old_attempts)
-        for start in range(0, len(old), MOST_AT_ONCE):
-            some = old[start : start + MOST_AT_ONCE]
-            used = await self._store.used_files(some)
-            await asyncio.to_thread(self._unlink, [name for name in some if name not in used])
+        names = list(old)
+        for start in range(0, len(names), MOST_AT_ONCE):
+            some = {name: old[name] for name in names[start : start + MOST_AT_ONCE]}
+            wanted = await self._store.wanted_files(some)
+            await asyncio.to_thread(self._unlink, some.keys() - wanted)
 
-    def _old_attempts(self) -> list[str]:
-        """The names of files by attempts that ended, one way or another, long ago."""
+    def _old_attempts(self) -> dict[str, str]:
+        """The files of attempts that ended, one way or another, long ago: their names, with their jobs' ids."""
         before = time.time() - LOST_SECONDS
-        return [
-            path.name
+        return {
+            path.name: found[1]
             for path in self.folder.glob("*")
-            if _ATTEMPT.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < before
-        ]
+            if (found := _ATTEMPT.fullmatch(path.name)) and path.is_file() and path.stat().st_mtime < before
+        }
 
     def _unlink(self, names: Iterable[str | None]) -> None:
         for name in names:
@@ -106,4 +107,6 @@ class Results:
                 await self.sweep()
             except (DiaServerError, OSError) as error:
                 log.warning("results can't be swept", reason=str(error))
+            except Exception:
+                log.exception("results can't be swept")
             await asyncio.sleep(SWEEP_SECONDS)

@@ -16,12 +16,12 @@ from dia_server.jobs.job import Lease
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
 
-# Between looks for work that another process accepted; and between signs of life, which notice a cancellation.
+# Between looks for work that another process accepted; at the leases, which notice a cancellation; and at those of lost
+# runners.
 LOOK_SECONDS = 0.25
 KEEP_SECONDS = 1.0
-# Between signs that this runner is there.
-STAY_SECONDS = 5.0
-# After the database or the disk failed, or no worker was to be had.
+OTHERS_SECONDS = 5.0
+# After the database or the disk failed.
 REST_SECONDS = 2.0
 # A claim waits for the disk, or for the network.
 AHEAD_SECONDS = 0.2
@@ -38,7 +38,7 @@ class Handler(Protocol):
     """Does the jobs of one kind."""
 
     async def run(
-        self, payload: bytes, stem: Path, report: Callable[[float], None]
+        self, job_id: str, payload: bytes, stem: Path, report: Callable[[float], None]
     ) -> tuple[str | None, dict[str, Any]]:
         """Do a job; returns the name of the file that came of it, if one did, and what is to be known of it.
 
@@ -60,14 +60,14 @@ class Runner:
         handlers: Mapping[str, Handler],
         settings: Settings,
         folder: Path,
-        capacity: Callable[[], tuple[int, int]],
+        slots: Callable[[], int],
     ) -> None:
-        """`folder` gets the files; `capacity` tells how many tasks can run at once, and how many do."""
+        """`folder` gets the files; `slots` tells how many tasks can run at once."""
         self._leases = leases
         self._handlers = handlers
         self._settings = settings
         self._folder = folder
-        self._capacity = capacity
+        self._slots = slots
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._progress: dict[Lease, float] = {}
         self._told: dict[Lease, float] = {}
@@ -75,6 +75,7 @@ class Runner:
         self._job_seconds = 60.0
         self._resting_until = 0.0
         self._keepers: list[asyncio.Task[None]] = []
+        self._ending: asyncio.Task[None] | None = None
         # Since when the database has answered, as far as this process can tell.
         self._steady_since: float | None = monotonic()
 
@@ -92,20 +93,26 @@ class Runner:
             yield
         finally:
             self.halt()
-            await asyncio.gather(*self._keepers, *self._running.values(), return_exceptions=True)
-            with suppress(DiaServerError):
-                # Also those that were just being claimed.
-                await self._leases.take_over()
-                await self._leases.sign_off()
+            if self._ending is not None:
+                await self._ending
 
     def wake(self) -> None:
         """There is a new job."""
         self._woken.set()
 
     def halt(self) -> None:
-        """Take no more jobs, and stop those that are not done; may be called again."""
-        for task in (*self._keepers, *self._running.values()):
+        """Take no more jobs, and give back those that are not done; may be called again."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(), name="end of jobs")
+
+    async def _end(self) -> None:
+        tasks = [*self._keepers, *self._running.values()]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Also those that were just being claimed.
+        with suppress(DiaServerError):
+            await self._leases.take_over()
 
     async def _claim_for_ever(self) -> None:
         while True:
@@ -124,7 +131,7 @@ class Runner:
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
-        slots, _ = self._capacity()
+        slots = self._slots()
         # What is only to be written down takes no slot any more.
         room = slots + self._ahead() - sum(share < 1 for share in self._progress.values()) if slots else 0
         if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(self._handlers):
@@ -146,6 +153,9 @@ class Runner:
         started = monotonic()
         try:
             await self._attempt(lease)
+        except Exception:
+            # The lease ends, and another runner tries.
+            log.exception("job's end can't be written", job=lease.id)
         finally:
             self._job_seconds += SMOOTHING * (monotonic() - started - self._job_seconds)
             del self._running[lease], self._progress[lease]
@@ -160,7 +170,7 @@ class Runner:
                 self._woken.set()
 
         try:
-            file, result = await self._handlers[lease.kind].run(lease.payload, stem, report)
+            file, result = await self._handlers[lease.kind].run(lease.id, lease.payload, stem, report)
         except (DiaServerError, OSError) as error:
             await self._end_early(lease, error)
         except Exception as error:
@@ -168,7 +178,9 @@ class Runner:
             reason = f"Internal error ({type(error).__name__}); the log of the server or worker that ran it says more"
             await self._until_written(lambda: self._leases.fail(lease, reason))
         else:
-            if not await self._until_written(lambda: self._leases.complete(lease, file, result)):
+            if await self._until_written(lambda: self._leases.complete(lease, file, result)):
+                log.info("job done", job=lease.id, kind=lease.kind, file=file, **result)
+            else:
                 log.warning("late result discarded", job=lease.id)
                 if file is not None:
                     (self._folder / file).unlink(missing_ok=True)
@@ -181,7 +193,7 @@ class Runner:
         if is_final or (not is_blameless and lease.attempts >= self._settings.job_max_attempts):
             await self._until_written(lambda: self._leases.fail(lease, str(error)))
             return
-        if is_blameless:
+        if isinstance(error, OSError | StorageFull):
             self._resting_until = monotonic() + REST_SECONDS
         await self._until_written(lambda: self._leases.give_back(lease, blame=not is_blameless))
 
@@ -195,17 +207,16 @@ class Runner:
                 await asyncio.sleep(REST_SECONDS)
 
     async def _keep_for_ever(self) -> None:
-        stayed = renewed = float("-inf")
+        looked = renewed = float("-inf")
         while True:
             now = monotonic()
             try:
-                if now - stayed >= STAY_SECONDS:
-                    await self._leases.stay(*self._capacity())
-                    await self._look_after_others()
-                    stayed = now
                 is_due = now - renewed >= self._settings.job_lease_seconds / 3
                 await self._keep(everything=is_due)
                 renewed = now if is_due else renewed
+                if now - looked >= OTHERS_SECONDS or self._steady_since is None:
+                    await self._look_after_others()
+                    looked = now
             except (Unavailable, StorageFull) as error:
                 self._note_outage(error)
             except Exception:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, get_args
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from dia_server import metrics
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
 from dia_server.errors import BadInput, Conflict, JobNotFound, QueueFull
-from dia_server.jobs.job import FINISHED, Job, NewJob, Status
+from dia_server.jobs.job import FINISHED, Job, JobState, NewJob, Status
 from dia_server.settings import Settings
 
 SHOWN = (
@@ -58,6 +58,15 @@ class JobStore:
         self._wake()
         return job
 
+    async def known(self, kind: str, key: str, request_hash: str) -> Job | None:
+        """The job that a key came with before, if it did.
+
+        Raises:
+            Conflict: that was another request.
+        """
+        rows = await self._database.read(_with_key(_hashed(kind, key)))
+        return _same(rows[0], request_hash) if rows else None
+
     async def _check_room(self) -> None:
         if monotonic() - self._counted > COUNT_SECONDS:
             self._counted = monotonic()
@@ -97,10 +106,21 @@ class JobStore:
             wanted = wanted.where(jobs.c.created_at >= since)
         return await self._with_positions(await self._database.read(wanted))
 
-    async def by_id(self, job_ids: Iterable[str]) -> dict[str, Job]:
-        """Those of these jobs that there are."""
-        rows = await self._database.read(select(*SHOWN).where(jobs.c.id.in_(job_ids)))
-        return {job.id: job for job in await self._with_positions(rows)}
+    async def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
+        """How those of these jobs that there are stand."""
+        columns = (jobs.c.number, jobs.c.id, jobs.c.status, jobs.c.progress, jobs.c.error)
+        rows = await self._database.read(select(*columns).where(jobs.c.id.in_(job_ids)))
+        positions = await self._positions(rows)
+        return {
+            row.id: JobState(
+                id=row.id,
+                status=row.status,
+                progress=row.progress,
+                position=positions.get(row.number),
+                error=row.error,
+            )
+            for row in rows
+        }
 
     async def counts(self, kind: str) -> dict[str, int]:
         """How many jobs there are by status; those that there are none of are left out."""
@@ -139,17 +159,18 @@ class JobStore:
         if status := await self._database.write(work):
             raise BadInput(f"Job '{job_id}' is {status}; only a pending or processing one can be cancelled")
 
-    async def finished(
-        self, kind: str | None = None, *, older_than: float = 0.0, with_file: bool = False
-    ) -> dict[str, str | None]:
-        """Some jobs that ended so many seconds ago, of one kind or any: their ids, with the names of their files."""
-        wanted = select(jobs.c.id, jobs.c.file).where(jobs.c.status.in_(FINISHED))
-        wanted = wanted.where(jobs.c.completed_at <= database_time() - older_than)
-        if kind is not None:
-            wanted = wanted.where(jobs.c.kind == kind)
-        if with_file:
-            wanted = wanted.where(jobs.c.file.is_not(None))
-        return {row.id: row.file for row in await self._database.read(wanted.limit(MOST_AT_ONCE))}
+    async def finished(self, kind: str) -> dict[str, str | None]:
+        """Some finished jobs: their ids, with the names of their files."""
+        return await self._files(jobs.c.kind == kind, jobs.c.status.in_(FINISHED))
+
+    async def aged(self, seconds: float, *, with_file: bool) -> dict[str, str | None]:
+        """Some jobs of any kind that ended so long ago, or those of them that have a file."""
+        is_meant = jobs.c.file.is_not(None) if with_file else true()
+        return await self._files(jobs.c.completed_at <= database_time() - seconds, is_meant)
+
+    async def _files(self, *conditions: ColumnElement[bool]) -> dict[str, str | None]:
+        wanted = select(jobs.c.id, jobs.c.file).where(*conditions).limit(MOST_AT_ONCE)
+        return {row.id: row.file for row in await self._database.read(wanted)}
 
     async def remove(self, job_ids: Iterable[str]) -> int:
         """Forget finished jobs; returns how many were there."""
@@ -161,10 +182,14 @@ class JobStore:
         wanted = update(jobs).where(jobs.c.id.in_(job_ids)).values(file=None)
         await self._database.write(lambda connection: connection.execute(wanted))
 
-    async def used_files(self, names: Iterable[str]) -> set[str]:
-        """Those of these names that are files of jobs."""
-        rows = await self._database.read(select(jobs.c.file).where(jobs.c.file.in_(names)))
-        return {row.file for row in rows}
+    async def wanted_files(self, ids_by_name: Mapping[str, str]) -> set[str]:
+        """Those of these files that belong to a job, or to one that is being run; each is given with its job's id."""
+        names, ids = list(ids_by_name), set(ids_by_name.values())
+        in_use = jobs.c.file.in_(names) | and_(jobs.c.id.in_(ids), jobs.c.status == "processing")
+        rows = await self._database.read(select(jobs.c.id, jobs.c.file, jobs.c.status).where(in_use))
+        running = {row.id for row in rows if row.status == "processing"}
+        used = {row.file for row in rows}
+        return {name for name, job_id in ids_by_name.items() if name in used or job_id in running}
 
     async def blobs(self) -> set[str]:
         """The names of the blobs that unfinished jobs refer to."""
@@ -172,22 +197,23 @@ class JobStore:
         return {name for row in rows for name in row.blobs.split()}
 
     async def _with_positions(self, rows: Sequence[Row[Any]]) -> list[Job]:
+        positions = await self._positions(rows)
+        return [_job(row, positions.get(row.number)) for row in rows]
+
+    async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
+        """The places in the queue of those that wait, by number, from 1 on."""
         waiting = [row.number for row in rows if row.status == "pending"]
         if not waiting:
-            return [_job(row) for row in rows]
+            return {}
         pending = select(jobs.c.number).where(jobs.c.status == "pending")
         first, last = min(waiting), max(waiting)
-        ahead = await self._database.read(
-            select(func.count()).select_from(pending.where(jobs.c.number < first).subquery())
-        )
+        before = pending.where(jobs.c.number < first).subquery()
+        ahead = await self._database.read(select(func.count()).select_from(before))
         within = await self._database.read(
             pending.where(jobs.c.number >= first, jobs.c.number <= last).order_by(jobs.c.number)
         )
         numbers = [row.number for row in within]
-        return [
-            _job(row, position=ahead[0][0] + bisect_right(numbers, row.number) if row.status == "pending" else None)
-            for row in rows
-        ]
+        return {number: ahead[0][0] + bisect_right(numbers, number) for number in waiting}
 
 
 def not_found(job_id: str) -> JobNotFound:
@@ -205,27 +231,33 @@ def _values(new: NewJob) -> dict[str, Any]:
         "request": msgspec.json.encode(new.request).decode(),
         "payload": new.payload,
         "blobs": " ".join(new.blobs),
-        "idempotency_key": None if key is None else hashlib.sha256(f"{new.kind} {key}".encode()).hexdigest(),
+        "idempotency_key": None if key is None else _hashed(new.kind, key),
         "request_hash": new.request_hash,
         "created_at": database_time(),
     }
 
 
+def _hashed(kind: str, key: str) -> str:
+    """A client's key as the table has it."""
+    return hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+
+
 def _insert(connection: Connection, values: dict[str, Any]) -> Job:
     key = values["idempotency_key"]
-    if key is not None:
-        row = connection.execute(_known(key)).first()
-        if row is not None:
-            if row.request_hash != values["request_hash"]:
-                raise Conflict(
-                    "This Idempotency-Key came with another request before; send a new key with a new request"
-                )
-            return _job(row)
+    row = None if key is None else connection.execute(_with_key(key)).first()
+    if row is not None:
+        return _same(row, values["request_hash"])
     return _job(connection.execute(insert(jobs).values(values).returning(*SHOWN)).one())
 
 
-def _known(key: str) -> Select[Any]:
+def _with_key(key: str) -> Select[Any]:
     return select(*SHOWN, jobs.c.request_hash).where(jobs.c.idempotency_key == key)
+
+
+def _same(row: Row[Any], request_hash: str) -> Job:
+    if row.request_hash != request_hash:
+        raise Conflict("This Idempotency-Key came with another request before; a new request needs a new key")
+    return _job(row)
 
 
 def _job(row: Row[Any], position: int | None = None) -> Job:

@@ -99,8 +99,8 @@ class SegmentRun:
         self._timer: asyncio.TimerHandle | None = None
 
     def start_deadline(self, seconds: float, error: DiaServerError) -> None:
-        """End the run with `error` unless it has ended by then."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, error)
+        """End the run with `error` unless it has ended by then; the first deadline counts."""
+        self._timer = self._timer or asyncio.get_running_loop().call_later(seconds, self._expire, error)
 
     def accept(self, event: Audio | Marks) -> None:
         """Pass new samples and marks on to the listener."""

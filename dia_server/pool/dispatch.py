@@ -62,7 +62,7 @@ class Lane:
         waiting = self._remove(run)
         run.urgent = True
         seconds = self.config.task_timeout or self._settings.segment_timeout
-        run.start_deadline(seconds, DeadlineExceeded(f"No worker had finished this task after {seconds:g} s"))
+        run.start_deadline(seconds, self._too_late(seconds))
         if waiting:
             self._enqueue(run)
             self.pump()
@@ -114,6 +114,9 @@ class Lane:
             model = run.task.model
             if model in full:
                 continue
+            if run.clip.background and not self._may_speak(run):
+                # Nobody waits for it whose patience would end, and a lost GPU may never come back.
+                run.start_deadline(self._settings.segment_timeout, self._too_late(self._settings.segment_timeout))
             if sum(place.free(model) for place in self.places) <= self._spared(run):
                 full.add(model)
                 continue
@@ -126,6 +129,15 @@ class Lane:
         if self._waiting:
             for place in self.places:
                 place.wake()
+
+    def _too_late(self, seconds: float) -> DeadlineExceeded:
+        return DeadlineExceeded(f"No worker had finished this task after {seconds:g} s")
+
+    def _may_speak(self, run: SegmentRun) -> bool:
+        """Whether a worker that is up could go on with the run's clip, once it has a slot."""
+        wanted = run.clip.fingerprint
+        ready = [place.models.get(run.task.model) for place in self.places if place.state == "up"]
+        return wanted is None or any(each is None or each.fingerprint == wanted for each in ready)
 
     def _spared(self, run: SegmentRun) -> int:
         """How many free slots a run has to leave to listeners."""

@@ -159,11 +159,14 @@ class Pool:
         found = {place.models[model].fingerprint for place in self.places if model in place.models}
         return found.pop() if len(found) == 1 else None
 
-    def load(self) -> tuple[int, int]:
-        """How many tasks the workers that are not only started on need can run at once, and how many they do."""
+    def slots(self) -> int:
+        """How many tasks the workers that are not only started on need can run at once."""
         up = [place for place in self.standing if place.state == "up" and place.models]
-        slots = sum(max(ready.slots for ready in place.models.values()) for place in up)
-        return slots, sum(place.busy for place in self.standing)
+        return sum(max(ready.slots for ready in place.models.values()) for place in up)
+
+    def crew(self) -> tuple[int, int]:
+        """How many of those workers there are, and how many of them are at work."""
+        return len(self.standing), sum(place.busy > 0 for place in self.standing)
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker's place."""

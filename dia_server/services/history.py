@@ -92,7 +92,7 @@ class History:
 
     async def listed(self, *, voice: str | None, limit: int, offset: int) -> tuple[Sequence[Row[Any]], int]:
         """The rows that match, the newest first, and the number of all rows."""
-        await self.flush()
+        await self._try(self.flush())
         wanted = select(generations).order_by(generations.c.number.desc()).limit(limit).offset(offset)
         if voice is not None:
             wanted = wanted.where(generations.c.voice == voice)
@@ -105,7 +105,7 @@ class History:
         Raises:
             NotFound: there is none.
         """
-        await self.flush()
+        await self._try(self.flush())
         wanted = select(generations).where(generations.c.id == generation_id).order_by(generations.c.number.desc())
         rows = await self._database.read(wanted.limit(1))
         if not rows:
@@ -176,6 +176,8 @@ class History:
             await work
         except (DiaServerError, OSError) as error:
             log.warning("log of clips can't be kept", reason=str(error))
+        except Exception:
+            log.exception("log of clips can't be kept")
 
 
 def _insert(connection: Connection, rows: list[dict[str, Any]]) -> None:

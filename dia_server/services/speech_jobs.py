@@ -27,7 +27,7 @@ class SpeechJobs:
         self._blobs = blobs
 
     async def run(
-        self, payload: bytes, stem: Path, report: Callable[[float], None]
+        self, job_id: str, payload: bytes, stem: Path, report: Callable[[float], None]
     ) -> tuple[str | None, dict[str, Any]]:
         """Speak the plan in `payload` into a file; see `jobs.runner.Handler`.
 
@@ -37,7 +37,7 @@ class SpeechJobs:
         """
         plan = recipe.decode(payload, self._blobs)
         kind = FORMATS[plan.format]
-        account = Account(id=stem.name.partition(".")[0])
+        account = Account(id=job_id)
         started, pieces = monotonic(), []
         async with aclosing(self._speech.stream(plan, account, background=True)) as stream:
             async for piece in stream:

@@ -10,8 +10,3 @@ down_revision = ${repr(down_revision)}
 def upgrade() -> None:
     """Forth."""
     ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """Back."""
-    ${downgrades if downgrades else "pass"}

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.String(64)),
         sa.Column("request_hash", sa.String(64)),
         sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("not_before", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double()),
         sa.Column("completed_at", sa.Double()),
         sa.Column("progress", sa.Double(), nullable=False),
@@ -39,6 +40,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("idempotency_key", name="uq_jobs_idempotency_key"),
     )
     op.create_index("ix_jobs_completed_at", "jobs", ["completed_at"])
+    op.create_index("ix_jobs_kind_number", "jobs", ["kind", "number"])
     op.create_index("ix_jobs_kind_status_number", "jobs", ["kind", "status", "number"])
     op.create_index("ix_jobs_status_number", "jobs", ["status", "number"])
     op.create_table(
@@ -67,9 +69,3 @@ def upgrade() -> None:
     )
     op.create_index("ix_generations_created_at", "generations", ["created_at"])
     op.create_index("ix_generations_id", "generations", ["id"])
-
-
-def downgrade() -> None:
-    """Remove them."""
-    for table in ("generations", "runners", "jobs"):
-        op.drop_table(table)
