@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,18 +56,18 @@ class Results:
     async def sweep(self) -> None:
         """Remove files after `job_retention_hours`, their jobs after twice as long, and what lost attempts left."""
         seconds = self._settings.job_retention_hours * 3_600
-        while files := await self._store.aged(seconds, with_file=True):
-            await asyncio.to_thread(self._unlink, files.values())
-            await self._store.forget_files(files)
+        while job_ids := await self._store.aged(seconds, with_file=True):
+            await asyncio.to_thread(self._unlink, job_ids)
+            await self._store.forget_files(job_ids)
         await self._remove(lambda: self._store.aged(2 * seconds, with_file=False))
         await self._sweep_lost()
 
-    async def _remove(self, some: Callable[[], Awaitable[Mapping[str, str | None]]]) -> int:
+    async def _remove(self, some: Callable[[], Awaitable[list[str]]]) -> int:
         count = 0
         # Files first: a job whose file is still there can be removed again, a file without its job can't be found.
-        while files := await some():
-            await asyncio.to_thread(self._unlink, files.values())
-            count += await self._store.remove(files)
+        while job_ids := await some():
+            await asyncio.to_thread(self._unlink, job_ids)
+            count += await self._store.remove(job_ids)
         return count
 
     async def _sweep_lost(self) -> None:
@@ -75,25 +75,31 @@ class Results:
             return
         self._next_search = time.monotonic() + LOST_SECONDS
         old = await asyncio.to_thread(self._old_attempts)
-        names = list(old)
-        for start in range(0, len(names), MOST_AT_ONCE):
-            some = {name: old[name] for name in names[start : start + MOST_AT_ONCE]}
-            wanted = await self._store.wanted_files(some)
-            await asyncio.to_thread(self._unlink, some.keys() - wanted)
+        for start in range(0, len(old), MOST_AT_ONCE):
+            some = dict(old[start : start + MOST_AT_ONCE])
+            files = await self._store.files(set(some.values()))
+            # Of jobs that this database knows: another one may have used the home before.
+            lost = [name for name, job_id in some.items() if job_id in files and files[job_id] != name]
+            for name in lost:
+                (self.folder / name).unlink(missing_ok=True)
 
-    def _old_attempts(self) -> dict[str, str]:
+    def _old_attempts(self) -> list[tuple[str, str]]:
         """The files of attempts that ended, one way or another, long ago: their names, with their jobs' ids."""
         before = time.time() - LOST_SECONDS
-        return {
-            path.name: found[1]
-            for path in self.folder.glob("*")
-            if (found := _ATTEMPT.fullmatch(path.name)) and path.is_file() and path.stat().st_mtime < before
-        }
+        return [(path.name, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
 
-    def _unlink(self, names: Iterable[str | None]) -> None:
-        for name in names:
-            if name is not None:
-                (self.folder / name).unlink(missing_ok=True)
+    def _unlink(self, job_ids: Iterable[str]) -> None:
+        """Remove all that attempts at these jobs have left."""
+        ids = set(job_ids)
+        for path, job_id in self._attempts():
+            if job_id in ids:
+                path.unlink(missing_ok=True)
+
+    def _attempts(self) -> Iterator[tuple[Path, str]]:
+        """The files of attempts, with their jobs' ids."""
+        for path in list(self.folder.glob("*")):
+            if (found := _ATTEMPT.fullmatch(path.name)) and path.is_file():
+                yield path, found[1]
 
     @asynccontextmanager
     async def swept(self) -> AsyncIterator[None]:

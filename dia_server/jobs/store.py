@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, get_args
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from dia_server import metrics
@@ -158,18 +158,18 @@ class JobStore:
         if status := await self._database.write(work):
             raise BadInput(f"Job '{job_id}' is {status}; only a pending or processing one can be cancelled")
 
-    async def finished(self, kind: str) -> dict[str, str | None]:
-        """Some finished jobs: their ids, with the names of their files."""
-        return await self._files(jobs.c.kind == kind, jobs.c.status.in_(FINISHED))
+    async def finished(self, kind: str) -> list[str]:
+        """The ids of some finished jobs."""
+        return await self._ids(jobs.c.kind == kind, jobs.c.status.in_(FINISHED))
 
-    async def aged(self, seconds: float, *, with_file: bool) -> dict[str, str | None]:
-        """Some jobs of any kind that ended so long ago, or those of them that have a file."""
+    async def aged(self, seconds: float, *, with_file: bool) -> list[str]:
+        """The ids of some jobs of any kind that ended so long ago, or of those of them that have a file."""
         is_meant = jobs.c.file.is_not(None) if with_file else true()
-        return await self._files(jobs.c.completed_at <= database_time() - seconds, is_meant)
+        return await self._ids(jobs.c.completed_at <= database_time() - seconds, is_meant)
 
-    async def _files(self, *conditions: ColumnElement[bool]) -> dict[str, str | None]:
-        wanted = select(jobs.c.id, jobs.c.file).where(*conditions).limit(MOST_AT_ONCE)
-        return {row.id: row.file for row in await self._database.read(wanted)}
+    async def _ids(self, *conditions: ColumnElement[bool]) -> list[str]:
+        rows = await self._database.read(select(jobs.c.id).where(*conditions).limit(MOST_AT_ONCE))
+        return [row.id for row in rows]
 
     async def remove(self, job_ids: Iterable[str]) -> int:
         """Forget finished jobs; returns how many were there."""
@@ -181,14 +181,10 @@ class JobStore:
         wanted = update(jobs).where(jobs.c.id.in_(job_ids)).values(file=None)
         await self._database.write(lambda connection: connection.execute(wanted))
 
-    async def wanted_files(self, ids_by_name: Mapping[str, str]) -> set[str]:
-        """Those of these files that belong to a job, or to one that is being run; each is given with its job's id."""
-        names, ids = list(ids_by_name), set(ids_by_name.values())
-        in_use = jobs.c.file.in_(names) | and_(jobs.c.id.in_(ids), jobs.c.status == "processing")
-        rows = await self._database.read(select(jobs.c.id, jobs.c.file, jobs.c.status).where(in_use))
-        running = {row.id for row in rows if row.status == "processing"}
-        used = {row.file for row in rows}
-        return {name for name, job_id in ids_by_name.items() if name in used or job_id in running}
+    async def files(self, job_ids: Iterable[str]) -> dict[str, str | None]:
+        """The files of those of these jobs that are finished, by the jobs' ids."""
+        wanted = select(jobs.c.id, jobs.c.file).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(FINISHED))
+        return {row.id: row.file for row in await self._database.read(wanted)}
 
     async def blobs(self) -> set[str]:
         """The names of the blobs that unfinished jobs refer to."""
