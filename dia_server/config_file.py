@@ -58,6 +58,8 @@ def read_text(file: Path) -> str:
     Raises:
         SettingsError: it can't be read.
     """
+    if file.exists() and not file.is_file():
+        raise SettingsError(f"{file} is no file")
     try:
         return file.read_bytes().decode() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:

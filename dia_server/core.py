@@ -77,7 +77,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
     history = History(settings, database, home)
     speech = Speech(settings, pool, history)
     leases = Leases(database, settings, name)
-    runner = Runner(leases, {KIND: SpeechJobs(speech, blobs)}, settings, home / RESULTS, pool.slots)
+    runner = Runner(leases, {KIND: SpeechJobs(speech, history, blobs)}, settings, home / RESULTS, pool.slots)
     jobs = JobStore(database, settings, runner.wake)
     pool.at_drain(runner.halt)
     return Core(

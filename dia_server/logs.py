@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from asyncio import CancelledError
 from contextlib import suppress
 from typing import TextIO, cast
 
@@ -29,10 +30,14 @@ class _Unbreakable:
 
 
 class _KnownBreaks(logging.Filter):
-    """Drops uvicorn's complaint about streams that we break on purpose and have logged with their reason."""
+    """Drops uvicorn's complaints about streams that we break on purpose and have logged with their reason.
+
+    Requests that outlast the grace of a drain are cancelled.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "returned without completing response" not in record.getMessage()
+        is_cancelled = record.exc_info is not None and record.exc_info[0] is CancelledError
+        return not is_cancelled and "returned without completing response" not in record.getMessage()
 
 
 def _to_json(event: object, **_: object) -> str:

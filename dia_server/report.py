@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -82,6 +83,7 @@ def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield _attempt("encoders", _encoders)
     yield _folders(home)
     yield _voices(home)
+    yield _attempt("database", lambda: _database(settings, home))
     yield _port(settings)
 
 
@@ -97,7 +99,7 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
     except DiaServerError as error:
-        return Finding(what, False, error.message, "correct config.yaml")
+        return Finding(what, False, error.message, "correct the settings")
     except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is asked for
         return Finding(what, False, f"{type(error).__name__}: {error}", "reinstall with `make clean serve`")
 
@@ -108,7 +110,7 @@ def _gpus(settings: Settings) -> Finding:
     try:
         devices = Devices(settings)
     except SettingsError as error:
-        return Finding("GPUs", False, error.message, "correct config.yaml")
+        return Finding("GPUs", False, error.message, "correct the settings")
     used = ", ".join(str(gpu.index) for gpu in devices.used) or "the processor"
     mixed = "; of several types, so that a seed's bytes depend on which one speaks" if devices.are_mixed else ""
     advice = "`nvidia-smi` says more; `gpu_mode: cpu` goes without" if devices.found.is_sick else ""
@@ -131,6 +133,14 @@ def _encoders() -> str:
         renderer.feed(np.zeros(24_000, dtype="<f4").tobytes())
         renderer.finish()
     return ", ".join(FORMATS)
+
+
+def _database(settings: Settings, home: Path) -> str:
+    from dia_server.database.database import FILE, describe
+
+    if not settings.database_url and not (home / FILE).exists():
+        return f"{home / FILE} will be made at the first start"
+    return asyncio.run(describe(settings, home))
 
 
 def _folders(home: Path) -> Finding:

@@ -26,7 +26,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 # What an `Authorization` header can carry as a bearer's token.
 Key = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$")]
-Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/*\s]+(:\*)?)$")]
+Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/*\s]+(:\*)?)$(?!\n)")]
 # Less would keep out the very request that asks for more.
 LEAST_BYTES, LEAST_PATIENCE = 1_024, 0.1
 

@@ -193,7 +193,7 @@ async def test_a_lease_that_ended_writes_nothing(world: World) -> None:
     assert not await world.ann.complete(late, "late.wav", {})
     assert not await world.ann.fail(late, "late")
     await world.ann.renew({late: 0.9})
-    await world.ann.give_back(late, blame=True)
+    await world.ann.give_back(late, "later", blame=True)
     await world.ann.take_over()
     await world.ann.excuse()
     await world.ann.expire()
@@ -212,7 +212,7 @@ async def test_a_late_runner_changes_nothing_of_a_cancelled_job(world: World) ->
     assert not await world.ann.complete(lease, "late.wav", {})
     assert not await world.ann.fail(lease, "late")
     await world.ann.renew({lease: 0.9})
-    await world.ann.give_back(lease, blame=False)
+    await world.ann.give_back(lease, "later", blame=False)
     assert await world.row(job) == before
 
 
@@ -244,7 +244,7 @@ async def test_what_is_nobodys_fault_does_not_count(world: World) -> None:
     await world.submit()
     for _ in range(5):
         (lease,) = await world.claim(world.ann)
-        await world.ann.give_back(lease, blame=False)
+        await world.ann.give_back(lease, "later", blame=False)
         assert await world.claim(world.ann) == []
         await world.age(not_before=1_000)
         (lease,) = await world.claim(world.ann)
@@ -256,11 +256,11 @@ async def test_what_is_nobodys_fault_does_not_count(world: World) -> None:
     await world.ben.excuse()
     await world.ben.expire()
     assert await world.ann.held([lease]) == {lease.number}
-    await world.ann.give_back(lease, blame=False)
+    await world.ann.give_back(lease, "later", blame=False)
     assert (await world.row(lease))["attempts"] == 0
     await world.age(not_before=1_000)
     (lease,) = await world.claim(world.ann)
-    await world.ann.give_back(lease, blame=True)
+    await world.ann.give_back(lease, "later", blame=True)
     assert (await world.row(lease))["attempts"] == 1
 
 

@@ -89,7 +89,7 @@ def test_a_worker_stops_what_is_cancelled(tmp_path: Path) -> None:
         wait_until(lambda: status(server, cancelled) == "processing")
         assert httpx.delete(f"{server.url}/jobs/{cancelled}").status_code == 200
         # The one worker process is free for the other job long before the first would have been over.
-        wait_until(lambda: status(server, other) == "completed", seconds=20)
+        wait_until(lambda: status(server, other) == "completed")
         assert status(server, cancelled) == "cancelled"
 
 

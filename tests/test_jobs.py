@@ -161,7 +161,7 @@ def test_what_is_not_completed_has_no_result_yet(server: Server) -> None:
         server_answer = httpx.delete(f"{server.url}/jobs/{each['id']}")
         assert server_answer.json() == {"message": f"Job '{each['id']}' cancelled"}
     # Whoever ran it has stopped.
-    wait_until(lambda: server.busy() == 0, seconds=5)
+    wait_until(lambda: server.busy() == 0)
     answer = server.get(f"/jobs/{running}/result")
     assert (answer.status_code, answer.json()) == (400, {"detail": "Job was cancelled"})
     answer = httpx.delete(f"{server.url}/jobs/{running}")

@@ -121,3 +121,35 @@ def test_a_clip_is_delivered_even_if_it_cannot_be_saved(tmp_path: Path) -> None:
         entry = server.get(f"/logs/{generation(server)}").json()
         assert entry["file_path"] is None
         assert "output can't be saved" in server.log()
+
+
+def test_a_preview_is_not_logged(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True})) as server:
+        assert server.get("/preview/static").status_code == 200
+        assert logs(server)["total"] == 0
+
+
+def test_what_removes_all_takes_no_filter(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, NOISE)) as server:
+        generation(server)
+        for path in ("/logs?voice=nobody", "/jobs?status=failed"):
+            refused = delete(server, path)
+            assert refused.status_code == 400
+            assert "takes no filters" in refused.json()["detail"]
+        assert logs(server)["total"] == 1
+
+
+def test_a_refused_delete_removes_no_file(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True, "database_timeout": 0.5})) as server:
+        generation(server)
+        job = server.post("/generate?async_mode=true", CALL).json()["job_id"]
+        wait_until(lambda: server.get(f"/jobs/{job}").json()["status"] == "completed")
+        saved = sorted((tmp_path / "outputs").iterdir())
+        logs(server)
+        with closing(sqlite3.connect(tmp_path / "dia-server.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert [delete(server, path).status_code for path in ("/logs", "/jobs")] == [503, 503]
+        assert sorted((tmp_path / "outputs").iterdir()) == saved
+        assert server.get(f"/jobs/{job}/result").status_code == 200
+        assert [delete(server, path).status_code for path in ("/logs", "/jobs")] == [200, 200]
+        assert list((tmp_path / "outputs").iterdir()) == list((tmp_path / "tasks").iterdir()) == []

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
+from litestar import Request
 from litestar.params import Parameter
 
+from dia_server.errors import BadInput
 from dia_server.services.plan import SPEEDS
 
 AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
@@ -55,3 +57,16 @@ _PARAMETERS = ("temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_com
 def moment(seconds: float) -> str:
     """Seconds since 1970 as the contracts write a time, such as 2026-01-15T10:30:00.000Z."""
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+
+
+def refuse_filters(request: Request[Any, Any, Any]) -> None:
+    """For routes that take all there is away: who names some of it means less.
+
+    Raises:
+        BadInput: the query names something.
+    """
+    if request.query_params:
+        names = ", ".join(sorted(request.query_params.keys()))[:100]
+        raise BadInput(
+            f"This takes no filters ({names}), and was not done: it would remove all. Remove single ones by id"
+        )

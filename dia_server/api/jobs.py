@@ -18,7 +18,7 @@ from litestar.types import ASGIApp
 
 from dia_server.api.documents import JOB_LINKS, AudioOperation, WatchOperation, failures, leading_to
 from dia_server.api.events import PING, with_pings
-from dia_server.api.fields import Limit, Offset, moment
+from dia_server.api.fields import Limit, Offset, moment, refuse_filters
 from dia_server.api.http import StreamedAnswer
 from dia_server.api.prompts import Message
 from dia_server.audio.encode import FORMATS
@@ -159,9 +159,12 @@ async def list_jobs(
     return JobList([_answer(job) for job in found], total, len(found))
 
 
-@delete(["/jobs", "/v1/jobs"], status_code=200, summary="Clear finished jobs", responses=failures(401, 500, 503, 507))
-async def clear_jobs(results: Results) -> Message:
+@delete(
+    ["/jobs", "/v1/jobs"], status_code=200, summary="Clear finished jobs", responses=failures(400, 401, 500, 503, 507)
+)
+async def clear_jobs(request: Request[Any, Any, State], results: Results) -> Message:
     """Forget completed, failed and cancelled jobs, with their files."""
+    refuse_filters(request)
     return Message(f"Cleared {await results.clear(KIND)} completed jobs")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import delete, get
+from litestar import Request, delete, get
+from litestar.datastructures import State
 from litestar.response import File
 from sqlalchemy import Row
 
 from dia_server.api.documents import LOG_LINKS, AudioOperation, failures, leading_to
-from dia_server.api.fields import Limit, Offset, moment
+from dia_server.api.fields import Limit, Offset, moment, refuse_filters
 from dia_server.api.prompts import Message
 from dia_server.audio.encode import FORMATS
 from dia_server.services.history import History
@@ -50,9 +51,10 @@ async def list_logs(history: History, voice: str | None = None, limit: Limit = 5
     return LogList([_entry(row) for row in rows], total, len(rows))
 
 
-@delete(["/logs", "/v1/logs"], status_code=200, summary="Clear the log", responses=failures(401, 500, 503, 507))
-async def clear_logs(history: History) -> Message:
+@delete(["/logs", "/v1/logs"], status_code=200, summary="Clear the log", responses=failures(400, 401, 500, 503, 507))
+async def clear_logs(request: Request[Any, Any, State], history: History) -> Message:
     """Forget all clips, with the files that were saved of them."""
+    refuse_filters(request)
     return Message(f"Cleared {await history.clear()} log entries")
 
 

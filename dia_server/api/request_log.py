@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from dia_server import metrics
 from dia_server.services.account import Account
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 QUIET_ROUTES = frozenset({"/health", "/v1/health", "/metrics"})
 
 log = structlog.get_logger(__name__)

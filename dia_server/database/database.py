@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, Row, event, make_url
+from sqlalchemy import Connection, Executable, Row, event, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from dia_server.database.group_commit import GroupCommit
 from dia_server.database.schema import bring_up_to_date
 from dia_server.database.troubles import reason, translated
-from dia_server.errors import SettingsError
+from dia_server.errors import DiaServerError, SettingsError
 from dia_server.settings import Settings
 
 FILE = "dia-server.db"
@@ -41,6 +41,23 @@ async def open_database(settings: Settings, home: Path) -> AsyncIterator[Databas
         yield database
     finally:
         await database.close()
+
+
+async def describe(settings: Settings, home: Path) -> str:
+    """What the database is, once it has answered; nothing in it is changed.
+
+    Raises:
+        SettingsError: it can't be reached.
+    """
+    url = _url(settings.database_url, home)
+    database = Database(url, settings.database_timeout)
+    try:
+        await database.read(select(1))
+    except (DiaServerError, SQLAlchemyError, ValueError) as error:
+        raise SettingsError(f"The database {_shown(url)} can't be used: {reason(error)}") from None
+    finally:
+        await database.close()
+    return f"{'SQLite' if database.is_sqlite else 'PostgreSQL'}, {_shown(url)}"
 
 
 def _url(given: str, home: Path) -> URL:

@@ -64,9 +64,11 @@ def _run_each(connection: Connection, works: list[Work]) -> list[Any]:
         try:
             with connection.begin_nested():
                 outcomes.append(work(connection))
-        except Exception as error:
-            if is_trouble(error):
-                raise
+        except Exception as error:  # noqa: BLE001 - it is for whoever gave the work
+            # SQLite may have ended the transaction itself, so that its savepoint is missing on the way out.
+            for each in (error, error.__context__):
+                if isinstance(each, Exception) and is_trouble(each):
+                    raise each from None
             outcomes.append(error)
     return outcomes
 

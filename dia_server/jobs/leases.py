@@ -55,6 +55,7 @@ class Leases:
                 lease=jobs.c.lease + 1,
                 lease_until=self._lease_end(),
                 attempts=jobs.c.attempts + 1,
+                error=None,
                 started_at=func.coalesce(jobs.c.started_at, database_time()),
             )
             .returning(
@@ -87,8 +88,7 @@ class Leases:
 
     async def fail(self, lease: Lease, error: str) -> bool:
         """The job can't be done; False likewise."""
-        # PostgreSQL can't hold a NUL.
-        return await self._finish(lease, status="failed", error=error.replace("\0", ""))
+        return await self._finish(lease, status="failed", error=_holdable(error))
 
     async def _finish(self, lease: Lease, *, status: Status, **values: Any) -> bool:
         # Written again where the first answer was lost with the connection.
@@ -102,10 +102,11 @@ class Leases:
         )
         return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
 
-    async def give_back(self, lease: Lease, *, blame: bool) -> None:
+    async def give_back(self, lease: Lease, reason: str, *, blame: bool) -> None:
         """Let the job be run again after a while; the attempt counts if the job is to blame for its end."""
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(lease.token - 1, 10))
         back = update(jobs).where(_is_ours(lease)).values(_WAITING_AGAIN | {"not_before": database_time() + pause})
+        back = back.values(error=_holdable(reason))
         if not blame:
             back = back.values(attempts=_BLAMELESS)
         await self._database.write(lambda connection: connection.execute(back))
@@ -143,6 +144,11 @@ class Leases:
 
     def _lease_end(self) -> ColumnElement[float]:
         return database_time() + self._settings.job_lease_seconds
+
+
+def _holdable(text: str) -> str:
+    """PostgreSQL can't hold a NUL."""
+    return text.replace("\0", "")
 
 
 def _is_ours(lease: Lease) -> ColumnElement[bool]:

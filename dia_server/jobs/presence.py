@@ -15,7 +15,8 @@ from dia_server.errors import DiaServerError, SettingsError
 from dia_server.jobs.instance import machine_id
 
 STAY_SECONDS = 5.0
-# Who hasn't been heard of for so long is gone, and forgotten a day later.
+# Who hasn't been heard of for so long doesn't count; for so long is gone; and is forgotten a day later.
+SILENT_SECONDS = 15.0
 GONE_SECONDS = 60.0
 FORGOTTEN_SECONDS = 86_400.0
 
@@ -75,7 +76,7 @@ class Presence:
 
     async def others(self) -> Mapping[str, tuple[int, int]]:
         """The other processes that are there, each with the number of its workers and of those at work."""
-        seen = runners.c.seen_at > database_time() - GONE_SECONDS
+        seen = runners.c.seen_at > database_time() - SILENT_SECONDS
         rows = await self._database.read(select(runners).where(seen, runners.c.name != self.name))
         return {row.name: (row.workers, row.busy) for row in rows}
 

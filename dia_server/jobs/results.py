@@ -57,15 +57,16 @@ class Results:
         """Remove files after `job_retention_hours`, their jobs after twice as long, and what lost attempts left."""
         seconds = self._settings.job_retention_hours * 3_600
         while job_ids := await self._store.aged(seconds, with_file=True):
-            await asyncio.to_thread(self._unlink, job_ids)
             await self._store.forget_files(job_ids)
+            await asyncio.to_thread(self._unlink, job_ids)
         await self._remove(lambda: self._store.aged(2 * seconds, with_file=False))
         await self._sweep_lost()
 
     async def _remove(self, some: Callable[[], Awaitable[list[str]]]) -> int:
         count = 0
-        # Files first: a job whose file is still there can be removed again, a file without its job can't be found.
         while job_ids := await some():
+            # Where the database refuses that, no file is gone; where it is done, a file that stays is swept as lost.
+            await self._store.forget_files(job_ids)
             await asyncio.to_thread(self._unlink, job_ids)
             count += await self._store.remove(job_ids)
         return count

@@ -195,7 +195,7 @@ class Runner:
             return
         if isinstance(error, OSError | StorageFull):
             self._resting_until = monotonic() + REST_SECONDS
-        await self._until_written(lambda: self._leases.give_back(lease, blame=not is_blameless))
+        await self._until_written(lambda: self._leases.give_back(lease, str(error), blame=not is_blameless))
 
     async def _until_written(self, write: Callable[[], Awaitable[Result]]) -> Result:
         """Wait for a database that is away: what came of a job is not to be lost."""

@@ -184,6 +184,7 @@ class Pool:
         while True:
             due = monotonic() + WATCH_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
-            metrics.LOOP_LAG.observe(max(0.0, monotonic() - due))
+            late = max(0.0, monotonic() - due)
+            metrics.LOOP_LAG.observe(late)
             for place in self.places:
-                place.watch()
+                place.watch(late)

@@ -172,9 +172,12 @@ class Place:
         self._send(Stop())
         await self._worker.reap(patience=STOP_SECONDS)
 
-    def watch(self) -> None:
-        """Kill a process that has made no progress for longer than its bound; let one go that had no work for long."""
-        now = time.monotonic()
+    def watch(self, late: float) -> None:
+        """Kill a process that has made no progress for longer than its bound; let one go that had no work for long.
+
+        What this process itself comes `late`, after it was stopped for a while, doesn't count.
+        """
+        now, self._last_heard = time.monotonic(), self._last_heard + late
         timeout = self._config.idle_timeout
         if self.state == "up" and not self._attempts and timeout is not None and now - self._last_heard > timeout:
             self.state = "retiring"

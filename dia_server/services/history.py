@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from dia_server.background import in_background
 from dia_server.database.database import Database
-from dia_server.database.tables import database_time, generations
+from dia_server.database.tables import generations
 from dia_server.errors import DiaServerError, NotFound
 from dia_server.services import outputs, recipe
 from dia_server.services.account import Account
@@ -30,6 +30,9 @@ SWEEP_SECONDS = 60.0
 MOST_WAITING = 10_000
 MOST_AT_ONCE = 500
 
+# The time of a clip that is being forgotten.
+DOOMED = 0.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -42,6 +45,12 @@ class History:
         self._home = home
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._writing = asyncio.Lock()
+        self._trouble = ""
+
+    @property
+    def saves(self) -> bool:
+        """Whether clips are to be kept as files."""
+        return self._settings.save_outputs
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,10 +102,11 @@ class History:
     async def listed(self, *, voice: str | None, limit: int, offset: int) -> tuple[Sequence[Row[Any]], int]:
         """The rows that match, the newest first, and the number of all rows."""
         await self._try(self.flush())
-        wanted = select(generations).order_by(generations.c.number.desc()).limit(limit).offset(offset)
+        there = generations.c.created_at > DOOMED
+        wanted = select(generations).where(there).order_by(generations.c.number.desc()).limit(limit).offset(offset)
         if voice is not None:
             wanted = wanted.where(generations.c.voice == voice)
-        total = await self._database.read(select(func.count()).select_from(generations))
+        total = await self._database.read(select(func.count()).select_from(generations).where(there))
         return await self._database.read(wanted), total[0][0]
 
     async def get(self, generation_id: str) -> Row[Any]:
@@ -106,8 +116,9 @@ class History:
             NotFound: there is none.
         """
         await self._try(self.flush())
-        wanted = select(generations).where(generations.c.id == generation_id).order_by(generations.c.number.desc())
-        rows = await self._database.read(wanted.limit(1))
+        is_meant = (generations.c.id == generation_id) & (generations.c.created_at > DOOMED)
+        wanted = select(generations).where(is_meant).order_by(generations.c.number.desc()).limit(1)
+        rows = await self._database.read(wanted)
         if not rows:
             raise NotFound(f"Log entry '{generation_id[:100]}' not found")
         return rows[0]
@@ -130,22 +141,24 @@ class History:
 
     async def remove(self, rows: Sequence[Row[Any]]) -> None:
         """Forget clips, with the files that were written for them."""
+        meant = generations.c.number.in_([row.number for row in rows])
+        # Where the database refuses that, no file is gone; where it is done, a sweep takes up what is not finished.
+        doomed = update(generations).where(meant).values(created_at=DOOMED)
+        await self._database.write(lambda connection: connection.execute(doomed))
         await asyncio.to_thread(self._unlink, rows)
-        gone = delete(generations).where(generations.c.number.in_([row.number for row in rows]))
+        gone = delete(generations).where(meant)
         await self._database.write(lambda connection: connection.execute(gone))
 
     async def clear(self) -> int:
         """Forget all; returns how many there were."""
-        await self.flush()
+        await self._try(self.flush())
         return await self._remove_all(select(generations))
 
     async def sweep(self) -> None:
         """Forget what is older than `output_retention_hours`."""
         hours = self._settings.output_retention_hours
-        if hours is not None:
-            await self._remove_all(
-                select(generations).where(generations.c.created_at < database_time() - hours * 3_600)
-            )
+        oldest = DOOMED if hours is None else time.time() - hours * 3_600
+        await self._remove_all(select(generations).where(generations.c.created_at <= oldest))
 
     async def _remove_all(self, wanted: Any) -> int:
         count = 0
@@ -171,11 +184,15 @@ class History:
                 await self._try(self.sweep())
             await asyncio.sleep(FLUSH_SECONDS)
 
-    async def _try(self, work: Any) -> None:
+    async def _try(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+            self._trouble = ""
         except (DiaServerError, OSError) as error:
-            log.warning("log of clips can't be kept", reason=str(error))
+            # Once for each reason: it is tried again every second.
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.warning("log of clips can't be kept", reason=self._trouble)
         except Exception:
             log.exception("log of clips can't be kept")
 

@@ -58,10 +58,14 @@ def save(home: Path, plan: Plan, account: Account, audio: bytes) -> str:
         plan=msgspec.Raw(recipe.encode(plan)),
     )
     (home / FOLDER).mkdir(exist_ok=True)
-    # The sidecar first: a clip without one could not be made again.
-    for target, data in ((path.with_suffix(SIDECAR), _pretty(sidecar)), (path, audio)):
-        with replacing(home / target) as file:
-            file.write(data)
+    with replacing(home / path) as file:
+        file.write(audio)
+    try:
+        with replacing(home / path.with_suffix(SIDECAR)) as file:
+            file.write(_pretty(sidecar))
+    except OSError:
+        (home / path).unlink()
+        raise
     return path.as_posix()
 
 

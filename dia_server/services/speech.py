@@ -58,29 +58,37 @@ class Speech:
             pieces.clear()
             yield FORMATS[plan.format].whole(data)
 
-    async def stream(self, plan: Plan, account: Account, *, background: bool = False) -> AsyncGenerator[bytes, None]:
+    async def stream(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
         """The encoded clip, piece by piece. Closing the generator ends all work on the clip.
 
         Raises:
             DiaServerError: before the first piece, the clip can't be made; later, what was yielded is not all of it.
         """
-        with self._pool.open(plan.model, background=background) as clip:
+        with self._pool.open(plan.model) as clip:
             async with aclosing(self._noted(plan, account, clip)) as stream:
                 async for piece in stream:
                     yield piece
 
+    async def behind(self, plan: Plan, account: Account) -> AsyncGenerator[bytes, None]:
+        """As `stream`, behind all listeners; it is for the caller to note the clip."""
+        with self._pool.open(plan.model, background=True) as clip:
+            async with aclosing(self._encoded(plan, account, clip)) as stream:
+                async for piece in stream:
+                    yield piece
+
     async def _noted(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
-        """The encoded clip; once it is whole, the log of clips has it."""
+        """The encoded clip; once it is whole, the log of clips has it, unless it has no id, as a preview."""
         started = monotonic()
-        kept: list[bytes] | None = [] if self._settings.save_outputs and self._history else None
+        history = self._history if account.id else None
+        kept: list[bytes] | None = [] if history is not None and history.saves else None
         async with aclosing(self._encoded(plan, account, clip)) as stream:
             async for piece in stream:
                 if kept is not None:
                     kept.append(piece)
                 yield piece
-        if self._history is not None:
+        if history is not None:
             audio = None if kept is None else FORMATS[plan.format].whole(b"".join(kept))
-            await self._history.add(plan, account, monotonic() - started, audio)
+            await history.add(plan, account, monotonic() - started, audio)
 
     async def _encoded(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
         started, longest = monotonic(), self._settings.max_audio_seconds

@@ -14,6 +14,7 @@ from dia_server.blobs import Blobs
 from dia_server.files import replacing
 from dia_server.services import recipe
 from dia_server.services.account import Account
+from dia_server.services.history import History
 from dia_server.services.speech import Speech
 
 KIND = "speech"
@@ -22,8 +23,9 @@ KIND = "speech"
 class SpeechJobs:
     """The handler of speech jobs."""
 
-    def __init__(self, speech: Speech, blobs: Blobs) -> None:
+    def __init__(self, speech: Speech, history: History, blobs: Blobs) -> None:
         self._speech = speech
+        self._history = history
         self._blobs = blobs
 
     async def run(
@@ -39,13 +41,14 @@ class SpeechJobs:
         kind = FORMATS[plan.format]
         account = Account(id=job_id)
         started, pieces = monotonic(), []
-        async with aclosing(self._speech.stream(plan, account, background=True)) as stream:
+        async with aclosing(self._speech.behind(plan, account)) as stream:
             async for piece in stream:
                 pieces.append(piece)
                 report(account.segments / len(plan.tasks))
         data = kind.whole(b"".join(pieces))
         path = stem.with_name(f"{stem.name}.{kind.extension}")
         await asyncio.to_thread(_write, path, data)
+        await self._history.add(plan, account, monotonic() - started, data if self._history.saves else None)
         return path.name, {
             "size": len(data),
             "seconds": account.seconds,
