@@ -139,3 +139,11 @@ def test_a_reader_who_stops_loses_the_connection_and_a_slow_one_does_not(hasty: 
         assert read_to_the_end(slow).endswith(b"\r\n0\r\n\r\n")
     assert aborted(hasty) == before + 1
     assert hasty.busy() == 0
+
+
+def test_who_leaves_before_the_request_is_there_is_told_apart_from_a_bug(hasty: Server) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(HEAD + b"X-Request-ID: left\r\nContent-Length: 100\r\n\r\n{")
+    wait_until(lambda: '"generation_id":"left"' in hasty.log())
+    (line,) = [line for line in hasty.log().splitlines() if '"generation_id":"left"' in line]
+    assert json.loads(line)["status"] == 499

@@ -15,9 +15,9 @@ import msgspec
 import structlog
 from litestar import Request
 from litestar.dto import AbstractDTO
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.exceptions.http_exceptions import InternalServerException, RequestEntityTooLarge
 
-from dia_server.errors import BadInput, UnsupportedMediaType
+from dia_server.errors import BadInput, ClientLeft, UnsupportedMediaType
 from dia_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,11 +47,14 @@ def bounded_request(settings: Settings) -> type[Request[Any, Any, Any]]:
             if (self.content_length or 0) > most:
                 raise RequestEntityTooLarge
             size = 0
-            async for chunk in super().stream():
-                size += len(chunk)
-                if size > most:
-                    raise RequestEntityTooLarge
-                yield chunk
+            try:
+                async for chunk in super().stream():
+                    size += len(chunk)
+                    if size > most:
+                        raise RequestEntityTooLarge
+                    yield chunk
+            except InternalServerException:  # Litestar's word for that
+                raise ClientLeft("The client left before its request was there") from None
 
     return BoundedRequest
 
