@@ -229,7 +229,10 @@ async def listen(
                 answer = Answer(0, 0.0, 0.0, b"", is_text=False, retry_after=RETRY_SECONDS)
             heard(answer)
             if answer.retry_after:
-                await asyncio.sleep(min(answer.retry_after, allowed.seconds_left))
+                left = allowed.seconds_left
+                await asyncio.sleep(min(answer.retry_after, left))
+                if answer.retry_after >= left:
+                    return  # a timer may go off a little early
 
     try:
         await asyncio.gather(*(listener.connect() for listener in listeners))

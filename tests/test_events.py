@@ -166,6 +166,8 @@ async def test_closing_between_pings_closes_the_clip(monkeypatch: pytest.MonkeyP
 
 def test_instructions_leave_what_was_understood_in_the_log(server: Server) -> None:
     answer = server.speak(instructions="Speak slowly, dear purple walrus.")
+    # The line is written when the answer is over.
+    wait_until(lambda: answer.headers["x-request-id"] in server.log())
     line = next(json.loads(line) for line in server.log().splitlines() if answer.headers["x-request-id"] in line)
     assert line["understood"]
     assert "walrus" not in server.log()
