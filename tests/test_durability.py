@@ -89,7 +89,7 @@ def kill_again_and_again(home: Path, times: int) -> None:
     for _ in range(times):
         with running_server(home) as server, editors(server, dice):
             # The first ones wait for the decoder, which takes a second to start.
-            time.sleep(1.5 + dice.random())
+            time.sleep(1.2 + dice.random())
             server.process.send_signal(signal.SIGKILL)
             server.process.wait()
         check(home)
