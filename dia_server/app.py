@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,15 +126,6 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
     feed = Feed(core.jobs)
     pool.at_drain(feed.close)
 
-    @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
-        async with AsyncExitStack() as running:
-            await running.enter_async_context(discovery.running())
-            await running.enter_async_context(core.results.swept())
-            if settings.run_jobs_in_server:
-                await running.enter_async_context(core.runner.running())
-            yield
-
     return Litestar(
         route_handlers=[
             *ROUTES,
@@ -175,12 +167,24 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
             Exception: errors.on_unexpected,
         },
         guards=[KeyGuard(settings), RateGuard(settings), TurnGuard()],
-        lifespan=[lifespan],
+        lifespan=[partial(_running, core, discovery)],
         request_class=bounded_request(settings),
         request_max_body_size=None,
         openapi_config=_openapi(settings),
         logging_config=None,
     )
+
+
+@asynccontextmanager
+async def _running(core: Core, discovery: Discovery, app: Litestar) -> AsyncGenerator[None, None]:
+    """What goes on beside the requests."""
+    del app
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(discovery.running())
+        await running.enter_async_context(core.results.swept())
+        if core.settings.run_jobs_in_server:
+            await running.enter_async_context(core.runner.running())
+        yield
 
 
 def _given(service: object) -> Provide:
