@@ -185,7 +185,7 @@ class WatchOperation(Operation):
         """Say so."""
         answer = OpenAPIResponse(
             description="server-sent events",
-            content={"text/event-stream": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+            content={"text/event-stream": OpenAPIMediaType(schema=_event("event", "data"))},
         )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
@@ -241,14 +241,19 @@ class EventOperation(AudioOperation):
     def __post_init__(self) -> None:
         """Say so."""
         super().__post_init__()
-        event = Schema(type=OpenAPIType.OBJECT, properties={"data": Schema(type=OpenAPIType.STRING)})
-        self._add("text/event-stream", event)
+        self._add("text/event-stream", _event("data"))
 
 
 def _links(routes: dict[str, str], parameter: str, value: str) -> dict[str, Link | Reference]:
     return {
         name: Link(operation_ref=f"#/paths/{route}", parameters={parameter: value}) for name, route in routes.items()
     }
+
+
+def _event(*fields: str) -> Schema:
+    """A server-sent event with these fields, which are text."""
+    text = Schema(type=OpenAPIType.STRING)
+    return Schema(type=OpenAPIType.OBJECT, properties=dict.fromkeys(fields, text))
 
 
 def _binary() -> OpenAPIMediaType:
