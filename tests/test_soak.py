@@ -177,7 +177,8 @@ def test_everything_at_once_with_faults_leaves_nothing_behind(tmp_path: Path) ->
                 samples.append((elapsed, memory(server)))
                 before = before or open_things(server)
         found = slopes(samples)
-        print({pid: round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201
+        names = {worker["pid"]: worker["id"] for worker in server.workers()} | {server.process.pid: "server"}
+        print({names.get(pid, pid): round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201
         print([round(sizes[server.process.pid] / MEGABYTE, 1) for _, sizes in samples], "MB: the server")  # noqa: T201
         assert server.process.pid in found
         assert len(found) >= 3
