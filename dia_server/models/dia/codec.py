@@ -1,0 +1,82 @@
+"""The codec between samples and frames of codes: DAC at 44.1 kHz, as transformers has it.
+
+Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN", arXiv 2306.06546. Computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DacModel
+
+from dia_server.errors import ModelUnavailable
+from dia_server.models.dia.delay import Codes
+
+# Windows decoded at once. On a GPU always as many, so that the shapes, and with them the bits, are the same.
+BATCH = 8
+
+Samples = NDArray[np.float32]
+
+
+class Codec:
+    """Encodes prompts, decodes windows.
+
+    Attributes:
+        hop_length: samples of a frame.
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, model: DacModel, device: torch.device) -> None:
+        self._model = model.to(device, torch.float32).eval()
+        self._device = device
+        self.hop_length = int(np.prod(model.config.downsampling_ratios))
+        self.sample_rate = int(model.config.sampling_rate)
+        self.codebooks = int(model.config.n_codebooks)
+
+    @torch.inference_mode()
+    def encode(self, samples: Samples) -> Codes:
+        """The codes of mono samples at `sample_rate`, (frames, codebooks); the last frame is filled up with silence."""
+        padded = np.pad(samples, (0, -len(samples) % self.hop_length))
+        codes = self._model.encode(torch.from_numpy(padded).to(self._device)[None, None]).audio_codes
+        found: Codes = codes[0].transpose(0, 1).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def decode(self, windows: Sequence[Codes]) -> list[Samples]:
+        """The samples of windows of codes, (frames, codebooks) each; those of one length together."""
+        found: dict[int, Samples] = {}
+        by_length: dict[int, list[int]] = {}
+        for number, window in enumerate(windows):
+            by_length.setdefault(len(window), []).append(number)
+        for numbers in by_length.values():
+            for first in range(0, len(numbers), BATCH):
+                batch = numbers[first : first + BATCH]
+                found |= zip(batch, self._decode([windows[number] for number in batch]), strict=True)
+        return [found[number] for number in range(len(windows))]
+
+    def _decode(self, windows: list[Codes]) -> list[Samples]:
+        stacked = np.stack(windows)
+        if self._device.type == "cuda":
+            stacked = np.pad(stacked, ((0, BATCH - len(windows)), (0, 0), (0, 0)))
+        codes = torch.from_numpy(stacked).to(self._device).transpose(1, 2)
+        samples = self._model.decode(audio_codes=codes).audio_values.cpu().numpy()
+        return list(samples[: len(windows)])
+
+
+def load_codec(folder: Path, device: torch.device) -> Codec:
+    """Read a DAC in the layout of transformers.
+
+    Raises:
+        ModelUnavailable: the folder has none, or one of another kind.
+    """
+    try:
+        model = DacModel.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"There is no usable DAC in {folder}: {error}; `dia-server models pull dia` fetches it"
+        ) from None
+    return Codec(model, device)

@@ -1,0 +1,74 @@
+"""The arithmetic that encoder and decoder share, as the reference does it (transformers 5.23, `modeling_dia.py`).
+
+Attention has no 1/sqrt(head dim), norms and rotations are computed in float32, and the gate is the first half of the
+fused projection.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from torch import Tensor
+
+# Keys are read in pages of so many.
+PAGE = 256
+
+
+def norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root mean square norm over the last axis."""
+    wide = hidden.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(hidden.dtype)
+
+
+def mlp(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+    gate, up = F.linear(hidden, gate_up).chunk(2, dim=-1)
+    return F.linear(up * F.silu(gate), down)
+
+
+def rotations(positions: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary embedding (Su et al. 2021, arXiv 2104.09864), each (positions, head_dim), float32."""
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+    angles = torch.arange(positions, dtype=torch.float32, device=device)[:, None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Heads turned by their positions' angles; all broadcast to (..., head_dim)."""
+    left, right = heads.chunk(2, dim=-1)
+    return heads * cosines.to(heads.dtype) + torch.cat([-right, left], dim=-1) * sines.to(heads.dtype)
+
+
+def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """Attention of one query per row to the first `lengths` keys of that row.
+
+    Each page is multiplied by itself, with the same shapes however many there are, and pages are added up one by one; a
+    page without a key that counts adds exact zeros. So a row's result has the same bits however far others' caches
+    reach, as long as all of its own keys are among the pages given.
+
+    Args:
+        queries: (rows, key heads, queries per key head, head dim).
+        keys: (pages, rows, key heads, `PAGE`, head dim), contiguous.
+        values: as `keys`; what stands behind a row's length has to be finite.
+        lengths: (rows,), 1 at least.
+
+    Returns:
+        As `queries`.
+    """
+    pages, rows, heads, page, dim = keys.shape
+    group = queries.shape[2]
+    flat = queries.expand(pages, *queries.shape).reshape(-1, group, dim)
+    scores = torch.bmm(flat, keys.view(-1, page, dim).transpose(1, 2)).float().view(pages, rows, heads, group, page)
+    places = torch.arange(pages * page, device=keys.device).view(pages, 1, 1, 1, page)
+    scores = scores.masked_fill(places >= lengths[:, None, None, None], -torch.inf)
+    highest = scores.amax(dim=(0, -1), keepdim=True)
+    shares = torch.exp(scores - highest)
+    sums = shares.sum(dim=-1, keepdim=True)
+    parts = torch.bmm(shares.to(values.dtype).view(-1, group, page), values.view(-1, page, dim))
+    parts = parts.view(pages, rows, heads, group, dim)
+    total, weight = parts[0].float(), sums[0]
+    for number in range(1, pages):
+        total, weight = total + parts[number], weight + sums[number]
+    return (total / weight).to(queries.dtype)
