@@ -12,7 +12,7 @@ from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
 from dia_server.services.references import References
-from dia_server.tasks import Delivery, Speak
+from dia_server.tasks import Delivery, Reference, Speak
 from dia_server.voices.text import Voice
 
 
@@ -90,8 +90,13 @@ def task_of(
         seed=0,
         delivery=_delivery(role.voice, wanted, speed),
         options=_options(manifest, role, parameters),
-        reference=references.of(role.voice_id, role.voice) if imitates(manifest) else None,
+        references=_references(role, speaker, references) if imitates(manifest) else {},
     )
+
+
+def _references(role: Role, speaker: str, references: References) -> dict[str, Reference]:
+    reference = references.of(role.voice_id, role.voice)
+    return {} if reference is None else {speaker: reference}
 
 
 def _delivery(voice: Voice, wanted: Delivery, speed: float) -> Delivery:

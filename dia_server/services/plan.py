@@ -17,7 +17,7 @@ from dia_server.script.instructions import Direction, understand
 from dia_server.services.casting import cast_roles, imitates, task_of
 from dia_server.services.references import References
 from dia_server.settings import Settings
-from dia_server.tasks import Delivery, Speak, derive_seed
+from dia_server.tasks import Delivery, Reference, Speak, derive_seed
 from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
@@ -97,6 +97,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def tasks(self) -> list[Speak]:
         """The items that are spoken."""
         return [item for item in self.items if isinstance(item, Speak)]
+
+    @property
+    def references(self) -> list[Reference]:
+        """The recordings that are imitated, as often as they are."""
+        return [reference for task in self.tasks for reference in task.references.values()]
 
     @property
     def script(self) -> str:

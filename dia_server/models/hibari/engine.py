@@ -26,7 +26,7 @@ from dia_server.models.hibari.steering import BINS, VOICED_HZ, bend, colour, len
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.matching.analysis import Frames
 from dia_server.models.matching.matcher import Match
-from dia_server.models.matching.recording import BadRecording
+from dia_server.models.recording import BadRecording
 from dia_server.models.protocol import Engine, Sequential
 from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
@@ -116,7 +116,8 @@ def load(threads: int) -> Engine:
     def run(task: Speak) -> Iterator[Event]:
         try:
             chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
-            match = cloning.match(chosen, task.reference) if task.reference else None
+            reference = task.references.get(task.speaker)
+            match = cloning.match(chosen, reference) if reference else None
         except DamagedWeights as error:
             yield Failed(str(error))
             return
