@@ -36,8 +36,8 @@ class Prefill:
         device = weights.device
         self._weights = weights
         self._slots = slots
-        self._text_angles = rotations(slots.text_positions, encoder.head_dim, encoder.theta, device)
-        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, device)
+        self._text_angles = rotations(slots.text_positions, encoder.head_dim, encoder.theta, weights.code_embedding)
+        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, weights.code_embedding)
         self._offsets = torch.arange(decoder.num_channels, device=device) * decoder.vocab_size
         self.unconditional = self._without_text()
 
