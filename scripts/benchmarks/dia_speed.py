@@ -34,6 +34,9 @@ MEASURED = (
     "memory is read with."
 )
 
+# On a GPU: against transformers with one stream, and real time with 32; on the processor, eight requests at once
+# against one after another.
+TIMES_AS_FAST, PACE_OF_32, TIMES_TOGETHER = 5, 150, 3
 WARM_UP = 3
 BUFFER_BYTES = 1 << 30
 READS = 5
@@ -80,11 +83,14 @@ def _sections(note: Note) -> Iterator[str]:
         note(f"{name}: transformers")
         theirs = min(_theirs(both, 1, steps, cache) for cache in ("dynamic", "static"))
         together = min(_theirs(both, 8, steps, cache) for cache in ("dynamic", "static"))
-        yield f"**{name}**, memory read with {bandwidth / 1e9:.0f} GB/s, a slot's caches {memory_of_slot(both.weights) >> 20} MB:"
+        caches = memory_of_slot(both.weights) >> 20
+        yield f"**{name}**, memory read with {bandwidth / 1e9:.0f} GB/s, a slot's caches {caches} MB:"
         rows = []
         for count, step in ours.items():
             floor = 1000 * bytes_of(both.weights, count, prompt + steps // 2, len(TEXT)) / bandwidth
-            rows.append([f"ours, {count} slots", f"{step:.1f}", _pace(step, count), f"{floor:.1f}", f"{floor / step:.0%}"])
+            rows.append(
+                [f"ours, {count} slots", f"{step:.1f}", _pace(step, count), f"{floor:.1f}", f"{floor / step:.0%}"]
+            )
         rows.append([f"ours, 1 of {slots[-1]} slots taken", f"{alone:.1f}", _pace(alone, 1), "", ""])
         rows.append(["transformers, one request", f"{theirs:.1f}", _pace(theirs, 1), "", ""])
         rows.append(["transformers, 8 requests in step", f"{together:.1f}", _pace(together, 8), "", ""])
@@ -97,13 +103,17 @@ def _sections(note: Note) -> Iterator[str]:
 def _goals(ours: dict[int, float], theirs: float, *, on_gpu: bool) -> Iterator[str]:
     ratio = theirs / ours[1]
     if on_gpu:
-        yield goal("5 times transformers at one stream", f"{ratio:.2f}", met=ratio >= 5)
+        yield goal(f"{TIMES_AS_FAST} times transformers at one stream", f"{ratio:.2f}", met=ratio >= TIMES_AS_FAST)
         pace = 32 * 1000 / ours[32] / FRAMES_PER_SECOND
-        yield goal("150 x real time together at 32", f"{pace:.0f}", met=pace >= 150)
+        yield goal(f"{PACE_OF_32} x real time together at 32", f"{pace:.0f}", met=pace >= PACE_OF_32)
         return
     yield goal("no slower than transformers with one slot", f"{ratio:.2f} times as fast", met=ratio >= 1)
     ratio = 8 * theirs / ours[8]
-    yield goal("8 requests in 8 slots 3 times as fast as one after another", f"{ratio:.2f}", met=ratio >= 3)
+    yield goal(
+        f"8 requests in 8 slots {TIMES_TOGETHER} times as fast as one after another",
+        f"{ratio:.2f}",
+        met=ratio >= TIMES_TOGETHER,
+    )
 
 
 def _pace(milliseconds: float, count: int) -> str:
