@@ -109,11 +109,8 @@ def _goals(ours: dict[int, float], theirs: float, *, on_gpu: bool) -> Iterator[s
         return
     yield goal("no slower than transformers with one slot", f"{ratio:.2f} times as fast", met=ratio >= 1)
     ratio = 8 * theirs / ours[8]
-    yield goal(
-        f"8 requests in 8 slots {TIMES_TOGETHER} times as fast as one after another",
-        f"{ratio:.2f}",
-        met=ratio >= TIMES_TOGETHER,
-    )
+    wanted = f"8 requests in 8 slots {TIMES_TOGETHER} times as fast as one after another"
+    yield goal(wanted, f"{ratio:.2f}", met=ratio >= TIMES_TOGETHER)
 
 
 def _pace(milliseconds: float, count: int) -> str:

@@ -50,12 +50,11 @@ class Prefill:
         self._slots.text_lengths[slot] = len(text)
         hidden = self._embed(rows)
         for number, layer in enumerate(self._weights.decoder_layers):
-            text_keys, text_values = self._keep_text(slot, number, layer, encoded[0])
+            kept = self._keep_text(slot, number, layer, encoded[0])
             if len(rows):
                 hidden = hidden + self._listen_to_itself(hidden, slot, number, layer)
-                hidden = hidden + self._read_text(
-                    hidden, number, layer, text_keys[:, : len(text)], text_values[:, : len(text)]
-                )
+                keys, values = (cache[:, : len(text)] for cache in kept)
+                hidden = hidden + self._read_text(hidden, number, layer, keys, values)
                 hidden = hidden + mlp(self._norm(hidden, layer.mlp_norm), layer.gate_up, layer.down)
             yield
 
