@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import count
 
 import msgspec
 
@@ -67,12 +66,12 @@ class DiaEngine:
             yield from self._take(outcome)
 
     def _go_on_preparing(self) -> Iterator[tuple[int, Event]]:
-        """Prepare who came first: a little if others speak, to the end if nobody does."""
+        """Prepare who came first, a little."""
         if not self._preparing:
             return
         task_id, (slot, work) = next(iter(self._preparing.items()))
         try:
-            for _ in range(SLICES) if self._speaking else count():
+            for _ in range(SLICES):
                 next(work)
         except StopIteration as end:
             self._speaking[task_id] = end.value
