@@ -96,10 +96,14 @@ class Casting:
         Raises:
             BadInput: the model doesn't take a voice's options, or the request's, or a voice's recording.
         """
-        theirs = {speaker: self._imitated(role, speaker) for speaker, role in roles.items()}
         if self._manifest.dialogue is None:
-            return {speaker: self._task(role, speaker, theirs[speaker]) for speaker, role in roles.items()}
-        together = {speaker: reference for each in theirs.values() for speaker, reference in each.items()}
+            return {
+                speaker: self._task(role, speaker, self._imitated(role, speaker)) for speaker, role in roles.items()
+            }
+        together: dict[str, Reference] = {}
+        for speaker, role in roles.items():
+            # A partner has a voice of its own, which the model makes up.
+            together |= {} if role.is_partner else self._imitated(role, speaker)
         self._check_together(together, self._manifest.dialogue)
         return dict.fromkeys(roles, self._task(own, own.voice.primary_speaker, together))
 
