@@ -150,3 +150,25 @@ def test_hostile_dialogues_take_linear_time(unit: str) -> None:
     started = perf_counter()
     parse(text)
     assert perf_counter() - started < 20
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["S1", "S2"]), st.text("aé日\U0001d41b. ", max_size=300)), min_size=1, max_size=20
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_dia_can_read_any_segment_behind_the_one_before_it(said: list[tuple[str, str]]) -> None:
+    pytest.importorskip("torch")
+    from dia_server.models.dia import MANIFEST
+    from dia_server.models.dia.reading import tagged
+    from dia_server.models.dia.text import encode
+
+    model = Model(languages=(), dialogue=MANIFEST.dialogue)
+    try:
+        script = parse(" ".join(f"[{who}] {part}" for who, part in said), model=model)
+    except NothingToSpeak:
+        return
+    segments = [item for item in script if isinstance(item, Segment)]
+    for one, other in pairwise(segments):
+        assert encode(tagged(f"[{one.speaker}] {one.text} [{other.speaker}] {other.text}"), 1024)
