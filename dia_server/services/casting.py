@@ -81,7 +81,7 @@ class Casting:
         parameters: dict[str, Any],
         references: References,
         *,
-        field: str = "voice",
+        field: str,
     ) -> None:
         """`wanted` is how the request wants it said, at the model's speed; `field` names the voice, for errors."""
         self._manifest = manifest
@@ -155,7 +155,7 @@ class Casting:
 
     def _check_together(self, theirs: Mapping[str, Reference], dialogue: Dialogue) -> None:
         seconds, most = sum(map(seconds_of, theirs.values())), self._manifest.recordings.most_seconds_together
-        text = " ".join(f"[{speaker}] {each.transcript}" for speaker, each in theirs.items())
+        text = " ".join(f"[{speaker}] {each.transcript or ''}" for speaker, each in theirs.items())
         size = len(text.encode())
         if seconds > most:
             what, allowed = f"recordings have {seconds:.1f} s", f"{most:g} s"
