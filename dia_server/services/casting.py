@@ -115,7 +115,8 @@ class Casting:
         for speaker, role in roles.items():
             is_tied, theirs = role.voice_id != own.voice_id, tasks[speaker].references
             if imitates(self._manifest) and speaker not in theirs and (is_tied or theirs):
-                found.append(f"{speaker} has no recording to sound like, and may change its voice within the clip")
+                drift = ", and may change its voice within the clip" if theirs else ""
+                found.append(f"{speaker} has no recording to sound like{drift}")
             if is_tied and self._own_options(role) != self._own_options(own):
                 found.append(f"{speaker} is spoken with the options of voice '{own.voice_id}'")
         return found
