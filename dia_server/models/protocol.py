@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from dia_server.script.text import Dialogue
 from dia_server.settings import Settings
 from dia_server.tasks import Ending, Event, Failed, Task
 
@@ -35,6 +37,20 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     size: int
     sha256: str
+
+
+class Recordings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model asks of the recordings that it imitates.
+
+    Attributes:
+        most_seconds: of each one.
+        most_seconds_together: of all that one task has.
+        needs_transcript: it has to know what is said in them.
+    """
+
+    most_seconds: float = math.inf
+    most_seconds_together: float = math.inf
+    needs_transcript: bool = False
 
 
 def no_downloads(settings: Settings) -> tuple[Download, ...]:
@@ -64,6 +80,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
+        recordings: what those have to be like that it imitates.
+        dialogue: how much it reads at once, if it reads the turns of several speakers in one task; else it gets a
+            sentence at a time.
         beat_seconds: longest time that one step may take before the worker counts as hung.
         devices: `cpu`, `cuda` or both; on `cuda` the engine finds one GPU, and no other is visible to it. One that
             should compute there and can't has to raise: on the processor its bytes would be others.
@@ -86,6 +105,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     directable: frozenset[str] = frozenset()
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
+    recordings: Recordings = Recordings()
+    dialogue: Dialogue | None = None
     beat_seconds: float = 10.0
     devices: frozenset[Literal["cpu", "cuda"]] = frozenset({"cpu"})
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from dia_server.models.protocol import Manifest
+from dia_server.models.protocol import Manifest, Recordings
 from dia_server.script.dialogue import NONVERBAL
+from dia_server.script.text import Dialogue
 
 
 class DiaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +44,9 @@ MANIFEST = Manifest(
     languages=("en",),
     directable=frozenset({"audio_prompt"}),
     nonverbal=frozenset(NONVERBAL),
+    # It speaks 5 to 20 s well, and holds 35 s and 1,024 bytes in all: a piece, and the one or the recordings before it.
+    dialogue=Dialogue(fewest_characters=75, most_characters=180, most_bytes=512),
+    recordings=Recordings(most_seconds=20.0, most_seconds_together=23.0, needs_transcript=True),
     # One layer of a prompt's rows on two cores.
     beat_seconds=60.0,
     devices=frozenset({"cpu", "cuda"}),
