@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from conftest import needs_dia
 
 pytestmark = needs_dia
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from dia_speech import begin, random_codes, reading, runtime_of, spoken, spoken_together  # noqa: E402
-from tiny_dia import tiny_codec, tiny_model  # noqa: E402
 from transformers import DiaFeatureExtractor, DiaForConditionalGeneration, DiaProcessor, DiaTokenizer  # noqa: E402
 
 from dia_server.models.dia import windows  # noqa: E402
@@ -23,6 +22,8 @@ from dia_server.models.dia.codec import Codec  # noqa: E402
 from dia_server.models.dia.delay import Codes, frames_of, given_rows  # noqa: E402
 from dia_server.models.dia.runtime import Runtime  # noqa: E402
 from dia_server.models.dia.sampling import Candidates, Controls  # noqa: E402
+from dia_speech import begin, random_codes, reading, runtime_of, spoken, spoken_together  # noqa: E402
+from tiny_dia import tiny_codec, tiny_model  # noqa: E402
 
 FRAMES = 44
 HOP = 512
@@ -75,7 +76,7 @@ def runtime(tiny_dia: tuple[Path, Path]) -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_dia: tuple[Path, Path], runtime: Runtime) -> Reference:
+def reference(runtime: Runtime) -> Reference:
     found = Reference(tiny_model())
     found.architecture = runtime.architecture
     return found

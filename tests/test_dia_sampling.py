@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs_dia
 from scipy.stats import chisquare
+
+from conftest import needs_dia
 
 pytestmark = needs_dia
 torch = pytest.importorskip("torch")

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from conftest import needs_dia
 
 pytestmark = needs_dia
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from dia_speech import LAST_DELAY, begin, random_codes, reading, rows_until_end, runtime_of, spoken  # noqa: E402
-
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.models.dia.layers import PAGE, paged_attention  # noqa: E402
 from dia_server.models.dia.runtime import Reading, Run, Runtime  # noqa: E402
+from dia_speech import LAST_DELAY, begin, random_codes, reading, rows_until_end, runtime_of, spoken  # noqa: E402
 
 SLOTS = 8
 SOMEBODY = reading("[S1] Hello there. [S2] Good evening!", None, 40, seed=2**63 - 5, temperature=1.3)
