@@ -31,7 +31,7 @@ from dia_server.models.dia.prompts import Prompts  # noqa: E402
 from dia_server.models.dia.reading import tagged  # noqa: E402
 from dia_server.models.recording import BadRecording  # noqa: E402
 from dia_server.tasks import Audio, Done, Ending, Failed, Reference, Speak  # noqa: E402
-from dia_speech import reading, runtime_of, spoken  # noqa: E402
+from dia_speech import random_codes, reading, runtime_of, spoken  # noqa: E402
 from tiny_dia import tiny_codec, tiny_model  # noqa: E402
 
 HOP = 512
@@ -160,6 +160,14 @@ def test_nobody_hears_who_else_speaks(stage: Stage) -> None:
     assert alone.ending == among_others.ending
 
 
+def test_a_window_has_the_same_samples_whichever_others_are_decoded_with_it(codec: Codec) -> None:
+    """Convolutions on the processor take another path for several at once."""
+    many = [random_codes(length, seed) for seed, length in enumerate([15, 15, 26, 15, 84, 84, 15])]
+    together = codec.decode(many)
+    for codes, samples in zip(many, together, strict=True):
+        assert np.array_equal(codec.decode([codes])[0], samples)
+
+
 @given(
     total=st.integers(0, 400),
     steps=st.lists(st.integers(1, 90), max_size=40),
@@ -236,7 +244,7 @@ def test_two_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) 
     bad = [task for task, _ in bad_tasks(tmp_path)]
     waiting = []
     for number in range(200):
-        text = "".join(dice.choices("abcdef ,.", k=dice.randrange(1, 40)))
+        text = "".join(dice.choices("abcdef ,.", k=dice.randrange(1, 12)))
         task = speak(number, f"x{text}", judge=dice.choice(["start", "start", "segment"]))
         waiting.append((number, dice.choice(bad) if dice.random() < 0.2 else task))
     open_tasks: set[int] = set()
@@ -250,7 +258,7 @@ def test_two_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) 
             if isinstance(event, Done | Failed):
                 endings[number] = event
                 open_tasks.remove(number)
-        if open_tasks and dice.random() < 0.03:
+        if open_tasks and dice.random() < 0.06:
             number = dice.choice(sorted(open_tasks))
             stage.engine.cancel(number)
             endings[number] = None
@@ -270,7 +278,7 @@ def test_two_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) 
 @pytest.mark.parametrize("judge", ["start", "segment"])
 def test_a_truncated_segment_is_made_anew_unless_it_has_been_sent(stage: Stage, judge: str) -> None:
     made_anew = 0
-    for seed in range(12):
+    for seed in range(5):
         task = speak(seed, "x" * 90, judge=judge)
         (heard,) = stage.hear(task)
         attempts = list(stage.attempts)

@@ -92,6 +92,7 @@ class DiaEngine:
     def _prepare(self, tenant: Tenant) -> Iterator[None]:
         task, runtime = tenant.task, self._runtime
         lead = lead_of(task, self._prompts)
+        text = encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), runtime.slots.text_positions)
         prompt = lead.frames(self._codec.codebooks)
         words = " ".join(said for _, said in turns(task.text, task.speaker))
         per_second = self._codec.sample_rate / self._codec.hop_length
@@ -102,7 +103,7 @@ class DiaEngine:
                 f"'dia' holds {runtime.most_frames / per_second:.0f} s of both"
             )
         reading = Reading(
-            text=encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), runtime.slots.text_positions),
+            text=text,
             prompt=prompt,
             most_frames=min(room, round(guard.most_seconds(words) * per_second)),
             seed=task.seed,
