@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from dia_server.errors import BadInput
 from dia_server.models.dia import DiaOptions, guard
@@ -136,7 +134,12 @@ class DiaEngine:
 
     def _decode(self, tenants: list[Tenant]) -> Iterator[tuple[Tenant, list[Samples]]]:
         """What each of them has to send; the windows of all are decoded together."""
-        ready = [(tenant, tenant.speaking, *each) for tenant in tenants if tenant.speaking for each in tenant.speaking.ready()]
+        ready = [
+            (tenant, tenant.speaking, *each)
+            for tenant in tenants
+            if tenant.speaking
+            for each in tenant.speaking.ready()
+        ]
         decoded = self._codec.decode([codes for *_, codes in ready])
         pieces: dict[int, list[Samples]] = {}
         for (tenant, speaking, window, _), samples in zip(ready, decoded, strict=True):
