@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import ValidationError
 from numpy.typing import NDArray
 
 from conftest import needs_dia
@@ -28,7 +29,7 @@ from dia_server.models.dia.codec import Codec, load_codec  # noqa: E402
 from dia_server.models.dia.delay import Codes, frames_of  # noqa: E402
 from dia_server.models.dia.engine import DiaEngine  # noqa: E402
 from dia_server.models.dia.prompts import Prompts  # noqa: E402
-from dia_server.models.dia.reading import tagged  # noqa: E402
+from dia_server.models.dia.reading import carry_of, tagged  # noqa: E402
 from dia_server.models.recording import BadRecording  # noqa: E402
 from dia_server.tasks import Audio, Done, Ending, Failed, Reference, Speak  # noqa: E402
 from dia_speech import random_codes, reading, runtime_of, spoken  # noqa: E402
@@ -239,6 +240,13 @@ def test_what_cannot_be_spoken_is_refused_in_words(stage: Stage, tmp_path: Path)
         assert not heard.pieces
 
 
+def test_a_task_that_is_not_taken_takes_no_slot(stage: Stage) -> None:
+    for _ in range(SLOTS):
+        with pytest.raises(ValidationError):
+            stage.engine.admit(0, speak(1, judge="nobody"))
+    assert all(isinstance(heard.ending, Done) for heard in stage.hear(*[speak(5, "Hi.")] * SLOTS))
+
+
 def test_two_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) -> None:
     dice = random.Random(1)
     bad = [task for task, _ in bad_tasks(tmp_path)]
@@ -426,6 +434,11 @@ def test_a_segment_goes_on_from_the_one_before(stage: Stage) -> None:
     expected = stage.codes(second, attempt=0, lead="[S1] And then.", prompt=codes)
     assert np.array_equal(after.sound, stage.sound(expected))
     assert not np.array_equal(after.sound, stage.hear(second)[0].sound)
+
+
+def test_a_segment_of_which_nothing_was_spoken_leaves_nothing() -> None:
+    assert carry_of(speak(5), random_codes(0)) == b""
+    assert carry_of(speak(5), random_codes(1))
 
 
 def test_prompts_come_in_the_order_in_which_their_speakers_do(stage: Stage, tmp_path: Path) -> None:

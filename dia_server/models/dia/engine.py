@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from dia_server.errors import BadInput
 from dia_server.models.dia import DiaOptions, guard
@@ -51,7 +53,9 @@ class DiaEngine:
         self._tenants: dict[int, Tenant] = {}
 
     def admit(self, task_id: int, task: Speak) -> None:
-        tenant = Tenant(task_id, task, self._free.pop())
+        # A task whose options are refused takes no slot.
+        tenant = Tenant(task_id, task, self._free[-1])
+        self._free.pop()
         tenant.work = self._prepare(tenant)
         self._tenants[task_id] = tenant
 
@@ -134,12 +138,7 @@ class DiaEngine:
 
     def _decode(self, tenants: list[Tenant]) -> Iterator[tuple[Tenant, list[Samples]]]:
         """What each of them has to send; the windows of all are decoded together."""
-        ready = [
-            (tenant, tenant.speaking, *each)
-            for tenant in tenants
-            if tenant.speaking
-            for each in tenant.speaking.ready()
-        ]
+        ready = [(tenant, tenant.speaking, *each) for tenant in tenants if tenant.speaking for each in tenant.speaking.ready()]
         decoded = self._codec.decode([codes for *_, codes in ready])
         pieces: dict[int, list[Samples]] = {}
         for (tenant, speaking, window, _), samples in zip(ready, decoded, strict=True):

@@ -53,9 +53,7 @@ class Prefill:
             text_keys, text_values = self._keep_text(slot, number, layer, encoded[0])
             if len(rows):
                 hidden = hidden + self._listen_to_itself(hidden, slot, number, layer)
-                hidden = hidden + self._read_text(
-                    hidden, number, layer, text_keys[:, : len(text)], text_values[:, : len(text)]
-                )
+                hidden = hidden + self._read_text(hidden, number, layer, text_keys[:, : len(text)], text_values[:, : len(text)])
                 hidden = hidden + mlp(self._norm(hidden, layer.mlp_norm), layer.gate_up, layer.down)
             yield
 
