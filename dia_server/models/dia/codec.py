@@ -16,7 +16,8 @@ from transformers import DacModel
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.delay import Codes
 
-# Windows decoded at once. On a GPU always as many, so that the shapes, and with them the bits, are the same.
+# Windows decoded at once on a GPU: always as many, so that the shapes, and with them the bits, are the same. On the
+# processor, where more at once are hardly quicker, it is one.
 BATCH = 8
 
 Samples = NDArray[np.float32]
@@ -33,6 +34,7 @@ class Codec:
     def __init__(self, model: DacModel, device: torch.device) -> None:
         self._model = model.to(device, torch.float32).eval().requires_grad_(False)
         self._device = device
+        self._batch = BATCH if device.type == "cuda" else 1
         self.hop_length = int(np.prod(model.config.downsampling_ratios))
         self.sample_rate = int(model.config.sampling_rate)
         self.codebooks = int(model.config.n_codebooks)
@@ -51,15 +53,13 @@ class Codec:
         for number, window in enumerate(windows):
             by_length.setdefault(len(window), []).append(number)
         for numbers in by_length.values():
-            for first in range(0, len(numbers), BATCH):
-                batch = numbers[first : first + BATCH]
+            for first in range(0, len(numbers), self._batch):
+                batch = numbers[first : first + self._batch]
                 found |= zip(batch, self._decode([windows[number] for number in batch]), strict=True)
         return [found[number] for number in range(len(windows))]
 
     def _decode(self, windows: list[Codes]) -> list[Samples]:
-        stacked = np.stack(windows)
-        if self._device.type == "cuda":
-            stacked = np.pad(stacked, ((0, BATCH - len(windows)), (0, 0), (0, 0)))
+        stacked = np.pad(np.stack(windows), ((0, self._batch - len(windows)), (0, 0), (0, 0)))
         codes = torch.from_numpy(stacked).to(self._device).transpose(1, 2)
         samples = self._model.decode(audio_codes=codes).audio_values.cpu().numpy()
         return list(samples[: len(windows)])

@@ -50,6 +50,8 @@ class Prompts:
 
     def _encode(self, reference: Reference, path: Path) -> Codes:
         samples, sample_rate = read_reference(reference)
+        if not len(samples):
+            raise BadRecording("The voice's recording has no sound; upload its audio prompt again")
         seconds = len(samples) / sample_rate
         if seconds > self._longest_seconds:
             raise BadRecording(

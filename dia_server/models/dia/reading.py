@@ -58,7 +58,9 @@ def lead_of(task: Speak, prompts: Prompts) -> Lead:
 
 
 def carry_of(task: Speak, codes: Codes) -> bytes:
-    """What a segment leaves to the one behind it."""
+    """What a segment leaves to the one behind it; nothing if nothing of it was spoken, or that one would say it too."""
+    if not len(codes):
+        return b""
     return msgspec.msgpack.encode(Lead(f"[{task.speaker}] {task.text}", _packed(codes)))
 
 
