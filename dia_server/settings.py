@@ -62,7 +62,9 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = None
     device: Annotated[
         Literal["auto", "cpu"],
-        _meta("auto takes GPUs, if any are used and the model that is loaded at start can compute there; cpu never does"),
+        _meta(
+            "auto takes GPUs, if any are used and the model that is loaded at start can compute there; cpu never does"
+        ),
     ] = "auto"
     task_timeout: Annotated[
         Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
@@ -121,7 +123,10 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             "more is a 429 with Retry-After; null is no limit"
         ),
     ] = None
-    engine: Annotated[str, _meta("the default model: a model's name, or `auto` for the best that can run here; that is found out at the start")] = "auto"
+    engine: Annotated[
+        str,
+        _meta("the default model: a model's name, or `auto` for the best that can run here, found out at the start"),
+    ] = "auto"
     models: Annotated[
         dict[str, dict[str, Any]],
         _meta("settings of the models' own, by the model's name, such as `{dia: {slots: 8}}`", restart=_STARTED_WITH),

@@ -16,7 +16,8 @@ from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
-from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest, default_model
+from dia_server.pool.choice import Choice
+from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
@@ -196,9 +197,9 @@ def list_audio_models() -> AudioModelList:
 
 
 @get("/models", summary="List models with descriptions", responses=failures(401), sync_to_thread=False)
-def list_described_models(settings: Settings) -> DescribedModelList:
+def list_described_models(settings: Settings, choice: Choice) -> DescribedModelList:
     """The installed models; `dia` is the default one, whichever it is."""
-    default = registry.manifest(default_model(settings))
+    default = registry.manifest(choice.default(settings)[0])
     speaking = {"dia": default} | registry.speaking()
     return DescribedModelList(
         [ModelDescription(name, name, manifest.description) for name, manifest in speaking.items()]

@@ -98,7 +98,7 @@ def fetch(release: Release, progress: Callable[[int], None]) -> None:
     from huggingface_hub import snapshot_download
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
+    class Bar(tqdm):  # type: ignore[misc]
         """Counts for `progress` what the library would draw: bytes from the network, and bytes on the disk."""
 
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from transformers.utils import logging
 
 from dia_server.errors import ModelUnavailable
+from dia_server.models.dia import MANIFEST
 from dia_server.models.dia.codec import Codec, load_codec
 from dia_server.models.dia.engine import DiaEngine
 from dia_server.models.dia.memory import need_of
@@ -36,6 +38,7 @@ def load(threads: int, setup: DiaSetup) -> Engine:
         ModelUnavailable: the weights aren't here, or damaged, or don't fit; or the GPU can't be used.
     """
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()
     name = _device()
     model, dac = locate("dia", setup.model), locate("dia", setup.dac)
     need_of(setup, model, dac, name).check(*_free(name))
@@ -58,7 +61,8 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     prompts = Prompts(codec, Path(os.environ.get("DIA_CACHE", CACHE)) / "prompts", known_as, longest)
     engine = DiaEngine(runtime, codec, prompts, known_as)
     _rehearse(engine)
-    return engine
+    # Its manifest names tasks of its one kind only.
+    return cast(Engine, engine)
 
 
 def _device() -> DeviceName:
@@ -114,10 +118,10 @@ def _check_pair(weights: Weights, codec: Codec) -> None:
         ModelUnavailable: it is another one.
     """
     channels = weights.architecture.decoder_config.num_channels
-    if codec.codebooks != channels or codec.sample_rate != 44_100:
+    if (codec.codebooks, codec.sample_rate) != (channels, MANIFEST.sample_rate):
         raise ModelUnavailable(
             f"the codec has {codec.codebooks} codebooks at {codec.sample_rate} Hz, and the model speaks {channels} at "
-            "44100 Hz; set `codec` under `models: dia:` to descript/dac_44khz"
+            f"{MANIFEST.sample_rate} Hz; set `codec` under `models: dia:` to descript/dac_44khz"
         )
 
 

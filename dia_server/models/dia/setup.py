@@ -1,4 +1,4 @@
-"""The model's own settings, those under `models: dia:` in config.yaml, and what follows from them without loading it."""
+"""The model's own settings, those under `models: dia:` in config.yaml, and what they say before it is loaded."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class DiaSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def model(self) -> Repository:
         """Where the network is."""
-        return Repository(
-            name="weights", source=self.weights, revision=self.revision, setting="revision", files=FILES
-        )
+        return Repository(name="weights", source=self.weights, revision=self.revision, setting="revision", files=FILES)
 
     @property
     def dac(self) -> Repository:
