@@ -249,10 +249,11 @@ def pull(home: Path, config: Path | None, model: str) -> None:
     Examples:
       dia-server models pull hibari
       dia-server models pull whisper                    the size that config.yaml names
+      dia-server models pull dia                        6 GB; the commit is written into config.yaml
     """
     from dia_server import pull as pulling
 
-    pulling.pull(model, _settings(home, config))
+    pulling.pull(model, _settings(home, config), _sources(home, config))
 
 
 @main.command(context_settings=CONTEXT)

@@ -43,7 +43,7 @@ class DiaSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
     use_torch_compile: Annotated[
-        bool, _said("compile the step; starts take a minute more, and the bytes are others; part of the fingerprint")
+        bool, _said("compile the step; starts take longer, and the bytes are others; part of the fingerprint")
     ] = False
 
     def dtype_on(self, device: Literal["cuda", "cpu"]) -> Literal["bfloat16", "float16", "float32"]:
