@@ -30,7 +30,8 @@ def pull(model: str, settings: Settings, sources: Sources) -> None:
     if not downloads and not repositories:
         console.print(f"{model}: it comes whole with its package")
         return
-    _pull_files([download for download in downloads if not download.path.exists()])
+    if missing := [download for download in downloads if not download.path.exists()]:
+        _pull_files(missing)
     _pull_repositories(manifest, repositories, settings, sources)
     console.print(f"{model}: all of it is here")
 

@@ -38,7 +38,9 @@ def load(threads: int, setup: DiaSetup) -> Engine:
         ModelUnavailable: the weights aren't here, or damaged, or don't fit; or the GPU can't be used.
     """
     torch.set_num_threads(threads)
+    # What it draws and warns of would stand in the log beside our own words for it.
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     name = _device()
     model, dac = locate("dia", setup.model), locate("dia", setup.dac)
     need_of(setup, model, dac, name).check(*_free(name))
