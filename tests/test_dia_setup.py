@@ -22,7 +22,7 @@ from dia_server.errors import ModelUnavailable, SettingsError
 from dia_server.models import hub, registry
 from dia_server.models.dia import DiaSetup
 from dia_server.models.dia.memory import RESERVE, Need, need_of
-from dia_server.models.protocol import Repository
+from dia_server.models.protocol import Engine, Repository
 from dia_server.services.plan import check_models
 from hub import COMMIT, Hub, running_hub
 
@@ -93,30 +93,36 @@ def test_by_itself_the_embedded_model_speaks_and_health_says_why(server: Server)
     assert "default model" in server.log()
 
 
-def refusal(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a client of a server with these settings is told."""
-    with running_server(make_home(tmp_path / "home", one_worker(**settings))) as server:
+def test_without_weights_the_next_step_is_named(tmp_path: Path) -> None:
+    with running_server(make_home(tmp_path / "home", one_worker(engine="dia"))) as server:
         wait_until(lambda: server.workers()[0]["state"] == "up")
         assert server.get("/health").json()["status"] == "degraded"
         answer = server.speak(HELLO)
-        assert answer.status_code == 503
-        error: dict[str, Any] = answer.json()["error"]
-        return error
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
+        message = answer.json()["error"]["message"]
+        assert message.startswith(f"Model 'dia' can't be loaded: its weights ({WEIGHTS}) are not here; fetch them:")
+        assert "`dia-server models pull dia`" in message
 
 
-def test_without_weights_the_next_step_is_named(tmp_path: Path) -> None:
-    error = refusal(tmp_path, {"engine": "dia"})
-    assert error["code"] == "model_unavailable"
-    assert error["message"].startswith(
-        "Model 'dia' can't be loaded: its weights (nari-labs/Dia-1.6B-0626) are not here"
-    )
-    assert "`dia-server models pull dia`" in error["message"]
+def load(tiny: Tiny, **setup: Any) -> Engine:
+    return registry.load_engine("dia", 1, folders(tiny, **setup)["models"]["dia"])
 
 
-def test_a_model_that_does_not_fit_says_how_many_slots_would(tiny_dia: Tiny, tmp_path: Path) -> None:
-    error = refusal(tmp_path, folders(tiny_dia, slots=1_000_000))
-    assert "with 1000000 slots needs 4196" in error["message"]
-    assert "set `slots` under `models: dia:` to" in error["message"]
+def test_a_model_that_does_not_fit_says_how_many_slots_would(tiny_dia: Tiny) -> None:
+    words = r"with 1000000 slots needs 4196.* of memory are free.*set `slots` under `models: dia:` to \d+"
+    with pytest.raises(ModelUnavailable, match=words):
+        load(tiny_dia, slots=1_000_000)
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_no_reason_for_the_processor(
+    tiny_dia: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelUnavailable, match="can't use the GPU here; install the one for its driver"):
+        load(tiny_dia)
 
 
 def old_layout(model: Path) -> None:
@@ -159,22 +165,22 @@ def test_files_that_are_no_model_are_told_apart(tiny_dia: Tiny, tmp_path: Path, 
     shutil.copytree(tiny_dia[0], model)
     spoil(model)
     with pytest.raises(ModelUnavailable, match=words):
-        registry.load_engine("dia", 1, {"weights": str(model), "codec": str(tiny_dia[1])})
+        load((model, tiny_dia[1]))
 
 
 def test_a_codec_that_is_none_is_told(tiny_dia: Tiny) -> None:
     with pytest.raises(ModelUnavailable, match=r"there is no usable DAC in .*models pull dia"):
-        registry.load_engine("dia", 1, {"weights": str(tiny_dia[0]), "codec": str(tiny_dia[0])})
+        load((tiny_dia[0], tiny_dia[0]))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match=r"nothing, which `models: dia: weights` in config\.yaml names"):
-        registry.load_engine("dia", 1, {"weights": str(tmp_path / "nothing")})
+        load((tmp_path / "nothing", tmp_path))
 
 
 def test_the_fingerprint_has_the_contents_of_a_folder(tiny_dia: Tiny, tmp_path: Path) -> None:
     def name(model: Path, **setup: Any) -> str:
-        return registry.load_engine("dia", 1, {"weights": str(model), "codec": str(tiny_dia[1]), **setup}).fingerprint
+        return load((model, tiny_dia[1]), **setup).fingerprint
 
     elsewhere, other = tmp_path / "same", tmp_path / "other"
     shutil.copytree(tiny_dia[0], elsewhere)
