@@ -104,6 +104,13 @@ def test_without_weights_the_next_step_is_named(tmp_path: Path) -> None:
         assert "`dia-server models pull dia`" in message
 
 
+def test_say_with_dia_names_the_next_step_where_it_is_not_here(tmp_path: Path) -> None:
+    said = run(tmp_path, "say", "[S1] Hello.", "--model", "dia", "-o", str(tmp_path / "hello.wav"))
+    assert said.returncode == 1
+    assert "fetch them: `dia-server models pull dia`" in said.stderr
+    assert not (tmp_path / "hello.wav").exists()
+
+
 def load(tiny: Tiny, **setup: Any) -> Engine:
     return registry.load_engine("dia", 1, folders(tiny, **setup)["models"]["dia"])
 

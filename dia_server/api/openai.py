@@ -191,9 +191,8 @@ def list_audio_models() -> AudioModelList:
 
     `dia` is left out: it would answer in wav, which Open WebUI needs an FFmpeg of its own for.
     """
-    return AudioModelList(
-        [ModelName(id=name, name=name) for name, manifest in registry.speaking().items() if not manifest.for_tests]
-    )
+    shown = (name for name, manifest in registry.speaking().items() if not manifest.for_tests and name != "dia")
+    return AudioModelList([ModelName(id=name, name=name) for name in shown])
 
 
 @get("/models", summary="List models with descriptions", responses=failures(401), sync_to_thread=False)
