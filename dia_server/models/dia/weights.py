@@ -82,7 +82,7 @@ class _Source:
         self._dtype = dtype
 
     def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        tensor = self._get(f"{name}.weight")
+        tensor = self._get(f"{name}.weight").detach()
         if tensor.shape != shape:
             raise ModelUnavailable(f"{name} has the shape {tuple(tensor.shape)}, and config.json makes it {shape}")
         return tensor.to(self._device, dtype or self._dtype)
@@ -102,7 +102,7 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> Weig
     architecture = read_architecture(folder)
     try:
         with _opened(folder) as get:
-            return _assemble(architecture, _Source(get, device, dtype))
+            return take_weights(architecture, get, device, dtype)
     except SafetensorError as error:
         raise ModelUnavailable(
             f"A file of weights in {folder} is damaged or only half there: {error}; `dia-server models pull dia` "
@@ -144,7 +144,15 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
-def _assemble(architecture: Architecture, source: _Source) -> Weights:
+def take_weights(
+    architecture: Architecture, get: Callable[[str], Tensor], device: torch.device, dtype: torch.dtype
+) -> Weights:
+    """Put a checkpoint's tensors together; `get` has them by their names.
+
+    Raises:
+        ModelUnavailable: one has another shape.
+    """
+    source = _Source(get, device, dtype)
     encoder, decoder = architecture.encoder_config, architecture.decoder_config
     codes = decoder.num_channels * decoder.vocab_size
     return Weights(
