@@ -59,6 +59,34 @@ def no_downloads(settings: Settings) -> tuple[Download, ...]:
     return ()
 
 
+class Repository(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights that are a folder of files: one on this machine, or one that the Hugging Face hub has.
+
+    Attributes:
+        name: what the model calls it.
+        source: a folder, or a hub's id like `owner/name`.
+        revision: the commit; None is the last one that was fetched.
+        setting: of the model's own settings, the one that records the commit.
+        files: patterns of what is needed of it.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    setting: str
+    files: tuple[str, ...]
+
+
+class NoSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model without settings of its own."""
+
+
+def no_repositories(setup: Any) -> tuple[Repository, ...]:
+    """What a model has whose weights are no folders."""
+    del setup
+    return ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What can be known of a model without loading it.
 
@@ -66,14 +94,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         name: the registered name, as clients send it in `model`.
         description: one sentence for lists.
         capabilities: names of the task structs that it takes, by their tag.
-        engine: `module:function` that loads the engine; the function takes the number of threads.
+        engine: `module:function` that loads the engine; the function takes the number of threads and a `setup`.
         options: the struct of the model's own options (tasks carry them as plain data).
+        setup: the struct of the model's own settings, those under `models` in config.yaml.
         sample_rate: of the samples that it makes, in Hz.
         licence: SPDX id of the weights' licence.
         source: where the weights come from.
         packages: modules that have to be importable.
         extra: the extra of dia-server that brings them; None if they come with it.
         downloads: lists what can be fetched besides under these settings, here already or not.
+        repositories: lists the folders that the model is read from, by its `setup`; without one of them it can't be.
+        rank: `engine: auto` takes the model with the highest that can run; one with 0 it never takes.
+        gpu_bytes: memory that the model takes on a GPU, by its `setup`; given, `engine: auto` takes it only there.
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
@@ -93,12 +125,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: frozenset[str]
     engine: str
     options: type[msgspec.Struct]
+    setup: type[msgspec.Struct] = NoSetup
     sample_rate: int
     licence: str
     source: str
     packages: tuple[str, ...] = ()
     extra: str | None = None
     downloads: Callable[[Settings], tuple[Download, ...]] = no_downloads
+    repositories: Callable[[Any], tuple[Repository, ...]] = no_repositories
+    rank: int = 0
+    gpu_bytes: Callable[[Any], int] | None = None
     languages: tuple[str, ...] = ()
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)

@@ -123,13 +123,17 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak.
+        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak; a
+            model's own settings are wrong.
     """
     wanted = [("engine", default_model(settings), registry.speaking())]
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
+    wanted += [("models", name, registry.manifests()) for name in settings.models]
     for setting, name, installed in wanted:
         if name not in installed:
             raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
+    for name in settings.models:
+        registry.setup_of(name, settings.models)
 
 
 def _models_of_lanes(settings: Settings) -> list[tuple[str, str]]:
@@ -207,7 +211,7 @@ def make_plan(
         format=request.format,
         most_samples=None if most_frames is None else most_frames * manifest.hop_length,
         understood=direction.understood,
-        unused=_unused(request, manifest, direction, voice),
+        unused=_unused(request, manifest, direction, voice, settings),
         warning="; ".join(notes) or None,
     )
 
@@ -235,9 +239,16 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
     return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
-def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice) -> tuple[str, ...]:
-    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording."""
+def _unused(
+    request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice, settings: Settings
+) -> tuple[str, ...]:
+    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording.
+
+    A parameter that asks for what the model's own settings are anyway has what it wants.
+    """
+    setup = msgspec.to_builtins(registry.setup_of(manifest.name, settings.models))
     unused = request.parameters.keys() - {"max_tokens", *manifest.options.__struct_encode_fields__}
+    unused -= {name for name in unused & setup.keys() if request.parameters[name] == setup[name]}
     neutral = Delivery()
     changed = {
         name for name in Delivery.__struct_fields__ if getattr(direction.delivery, name) != getattr(neutral, name)

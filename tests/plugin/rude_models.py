@@ -13,7 +13,7 @@ import msgspec
 
 from dia_server.models.noise import NoiseOptions
 from dia_server.models.noise import engine as noise
-from dia_server.models.protocol import Engine, Manifest, Recordings, Sequential
+from dia_server.models.protocol import Engine, Manifest, NoSetup, Recordings, Sequential
 from dia_server.script.text import Dialogue
 from dia_server.tasks import Audio, Done, Event, Marks, Speak, Task, Word
 
@@ -56,29 +56,29 @@ MIRROR = manifest("mirror", "load_mirror", devices=ON_GPUS)
 GRAPHIC = manifest("graphic", "load_graphic", devices=ON_GPUS, options=NoiseOptions, sample_rate=44_100)
 
 
-def load_rude(threads: int) -> Engine:
-    del threads
+def load_rude(threads: int, setup: NoSetup) -> Engine:
+    del threads, setup
     return Sequential(speak, "rude-1")
 
 
-def load_broken(threads: int) -> NoReturn:
-    del threads
+def load_broken(threads: int, setup: NoSetup) -> NoReturn:
+    del threads, setup
     raise FileNotFoundError("the weights are not there; fetch them with `rude pull`")
 
 
-def load_deadly(threads: int) -> None:
-    del threads
+def load_deadly(threads: int, setup: NoSetup) -> None:
+    del threads, setup
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def load_mirror(threads: int) -> Engine:
+def load_mirror(threads: int, setup: NoSetup) -> Engine:
     """Its fingerprint tells which GPUs its worker sees."""
-    del threads
+    del threads, setup
     return Sequential(speak, f"sees {os.environ['CUDA_VISIBLE_DEVICES']!r}")
 
 
-def load_duet(threads: int) -> Engine:
-    del threads
+def load_duet(threads: int, setup: NoSetup) -> Engine:
+    del threads, setup
     return Sequential(speak_on, "duet-1")
 
 
@@ -98,9 +98,9 @@ def speak_on(task: Speak) -> Iterator[Event]:
             yield event
 
 
-def load_graphic(threads: int) -> Engine:
+def load_graphic(threads: int, setup: NoSetup) -> Engine:
     """Noise, on a GPU as far as the stand-in for NVML goes; what it takes there, a stand-in for PyTorch says."""
-    del threads
+    del threads, setup
     touch_gpu()
     cuda = SimpleNamespace(
         is_initialized=lambda: True,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from dia_server.models.dia.setup import DiaSetup, gpu_bytes, repositories
 from dia_server.models.protocol import Manifest, Recordings
 from dia_server.script.dialogue import NONVERBAL
 from dia_server.script.text import Dialogue
@@ -33,14 +34,18 @@ MANIFEST = Manifest(
     name="dia",
     description="Dialogue between two speakers, with laughs and sighs; wants a GPU.",
     capabilities=frozenset({"speak"}),
-    engine="dia_server.models.dia.engine:load",
+    engine="dia_server.models.dia.loading:load",
     options=DiaOptions,
+    setup=DiaSetup,
     sample_rate=44_100,
     hop_length=512,
     licence="Apache-2.0",
     source="nari-labs/Dia-1.6B-0626, descript/dac_44khz",
-    packages=("torch", "transformers", "safetensors"),
+    packages=("torch", "transformers", "safetensors", "huggingface_hub"),
     extra="dia",
+    repositories=repositories,
+    rank=2,
+    gpu_bytes=gpu_bytes,
     languages=("en",),
     directable=frozenset({"audio_prompt"}),
     nonverbal=frozenset(NONVERBAL),
@@ -52,4 +57,4 @@ MANIFEST = Manifest(
     devices=frozenset({"cpu", "cuda"}),
 )
 
-__all__ = ["MANIFEST", "DiaOptions"]
+__all__ = ["MANIFEST", "DiaOptions", "DiaSetup"]
