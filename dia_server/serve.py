@@ -6,7 +6,6 @@ import asyncio
 import errno
 import signal
 import socket
-import sys
 import threading
 from contextlib import AsyncExitStack
 from math import ceil
@@ -22,13 +21,13 @@ from dia_server.config_file import Sources
 from dia_server.errors import SettingsError
 from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import Pool, running_pool
+from dia_server.process import allow_connections, share_memory
 from dia_server.services.plan import check_models
 from dia_server.settings import Settings
 
 # Answers that outlast the grace get this long to notice that it is over.
 LAST_SECONDS = 1
 BACKLOG = 2048
-OPEN_FILES = 65_536
 
 BANNER = """\
 dia-server {version} listens on {url}
@@ -94,20 +93,9 @@ def serve(settings: Settings, sources: Sources, home: Path) -> None:
         _listen_and_serve(settings, sources, home, name)
 
 
-def _allow_connections() -> None:
-    """Connections are open files, of which many systems allow 1,024 until one asks for more."""
-    if sys.platform == "win32":
-        return  # it has no such limit
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _listen_and_serve(settings: Settings, sources: Sources, home: Path, name: str) -> None:
-    _allow_connections()
+    allow_connections()
+    share_memory()
     listener = listen(settings.host, settings.port)
     loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
     # uvicorn takes both signals over when it starts to serve.

@@ -10,6 +10,7 @@ import click
 
 from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import running_pool
+from dia_server.process import share_memory
 from dia_server.services.plan import check_models
 from dia_server.settings import Settings
 
@@ -23,6 +24,7 @@ def work(settings: Settings, home: Path) -> None:
         SettingsError: the database can't be used, or a model is named that isn't there.
     """
     check_models(settings)
+    share_memory()
     with name_for("worker", home) as name:
         asyncio.run(_work(settings, home, name))
 

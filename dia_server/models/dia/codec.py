@@ -32,14 +32,13 @@ class Codec:
     """
 
     def __init__(self, model: DacModel, device: torch.device) -> None:
-        self._model = model.to(device, torch.float32).eval()
+        self._model = model.to(device, torch.float32).eval().requires_grad_(False)
         self._device = device
         self._batch = BATCH if device.type == "cuda" else 1
         self.hop_length = int(np.prod(model.config.downsampling_ratios))
         self.sample_rate = int(model.config.sampling_rate)
         self.codebooks = int(model.config.n_codebooks)
 
-    @torch.inference_mode()
     def encode(self, samples: Samples) -> Codes:
         """The codes of mono samples at `sample_rate`, (frames, codebooks); the last frame is filled up with silence."""
         padded = np.pad(samples, (0, -len(samples) % self.hop_length))
@@ -47,7 +46,6 @@ class Codec:
         found: Codes = codes[0].transpose(0, 1).cpu().numpy()
         return found
 
-    @torch.inference_mode()
     def decode(self, windows: Sequence[Codes]) -> list[Samples]:
         """The samples of windows of codes, (frames, codebooks) each; those of one length together."""
         found: dict[int, Samples] = {}

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
-from dia_server.models.dia.layers import PAGE, mlp, norm, paged_attention, rotate, rotations
+from dia_server.models.dia.layers import PAGE, behind, mlp, norm, paged_attention, rotate, rotations
 from dia_server.models.dia.sampling import Draw, draw_by_noise, sample
-from dia_server.models.dia.slots import Slots
+from dia_server.models.dia.slots import TEXT_PAGE, Slots
 from dia_server.models.dia.weights import DecoderLayer, Weights
+
+
+class Place(NamedTuple):
+    """What all layers need to know of where the rows stand.
+
+    Attributes:
+        page: (rows,), where the new keys go; `offset` within it.
+        cosines: (rows, 1, head dim), of the rotation; `sines` likewise.
+        hidden: keys that don't count, as `paged_attention` wants it; `hidden_text` likewise.
+    """
+
+    page: Tensor
+    offset: Tensor
+    cosines: Tensor
+    sines: Tensor
+    hidden: Tensor
+    hidden_text: Tensor
 
 
 class Decoder:
@@ -23,7 +42,7 @@ class Decoder:
         self._unconditional = unconditional
         self._slots = slots
         self._draw = draw
-        self._cosines, self._sines = rotations(slots.positions, decoder.head_dim, decoder.theta, device)
+        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, weights.code_embedding)
         self._rows = torch.arange(slots.count, device=device)
         self._both = torch.arange(2 * slots.count, device=device)
         self._offsets = torch.arange(decoder.num_channels, device=device) * decoder.vocab_size
@@ -43,55 +62,47 @@ class Decoder:
     def logits(self, pages: int, text_pages: int) -> tuple[Tensor, Tensor]:
         """Logits of the next row with and without text, each (slots, channels, vocabulary), float32."""
         weights, slots = self._weights, self._slots
-        position = torch.cat([slots.position, slots.position])
-        cosines, sines = self._cosines[position][:, None], self._sines[position][:, None]
+        place = self._place(pages, text_pages)
         codes = slots.codes[self._rows, slots.position] + self._offsets
         hidden = weights.code_embedding[codes].sum(dim=1)
         hidden = torch.cat([hidden, hidden])
         for number, layer in enumerate(weights.decoder_layers):
-            hidden = hidden + self._listen_to_itself(hidden, number, layer, position, cosines, sines, pages)
-            hidden = hidden + self._read_text(hidden, number, layer, text_pages)
+            hidden = hidden + self._listen_to_itself(hidden, number, layer, place)
+            hidden = hidden + self._read_text(hidden, number, layer, place)
             hidden = hidden + mlp(self._norm(hidden, layer.mlp_norm), layer.gate_up, layer.down)
         logits = F.linear(self._norm(hidden, weights.decoder_norm).float(), weights.head)
         logits = logits.view(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
         return logits[0], logits[1]
 
-    def _listen_to_itself(
-        self,
-        hidden: Tensor,
-        number: int,
-        layer: DecoderLayer,
-        position: Tensor,
-        cosines: Tensor,
-        sines: Tensor,
-        pages: int,
-    ) -> Tensor:
-        slots, numbers = self._slots, self._numbers
+    def _place(self, pages: int, text_pages: int) -> Place:
+        position = torch.cat([self._slots.position, self._slots.position])
+        cosines, sines = (table[position][:, None] for table in self._angles)
+        return Place(
+            page=position // PAGE,
+            offset=position % PAGE,
+            cosines=cosines,
+            sines=sines,
+            hidden=behind(position + 1, pages, PAGE),
+            hidden_text=behind(self._slots.text_lengths, text_pages, TEXT_PAGE),
+        )
+
+    def _listen_to_itself(self, hidden: Tensor, number: int, layer: DecoderLayer, place: Place) -> Tensor:
+        numbers, keys, values = self._numbers, self._slots.keys[number], self._slots.values[number]
         heads, dim = numbers.num_key_value_heads, numbers.head_dim
         mixed = F.linear(self._norm(hidden, layer.self_norm), layer.self_qkv).view(len(hidden), -1, dim)
-        queries, keys, values = mixed.split([numbers.num_attention_heads, heads, heads], dim=1)
-        queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
-        page, place = position // PAGE, position % PAGE
-        slots.keys[number][page, self._both, :, place] = keys
-        slots.values[number][page, self._both, :, place] = values
-        heard = paged_attention(
-            queries.reshape(len(hidden), heads, -1, dim),
-            slots.keys[number][:pages],
-            slots.values[number][:pages],
-            position + 1,
-        )
+        turned = rotate(mixed[:, :-heads], place.cosines, place.sines)
+        keys[place.page, self._both, :, place.offset] = turned[:, -heads:]
+        values[place.page, self._both, :, place.offset] = mixed[:, -heads:]
+        queries = turned[:, :-heads].unflatten(1, (heads, -1))
+        heard = paged_attention(queries, keys[: len(place.hidden)], values[: len(place.hidden)], place.hidden)
         return F.linear(heard.view(len(hidden), -1), layer.self_out)
 
-    def _read_text(self, hidden: Tensor, number: int, layer: DecoderLayer, text_pages: int) -> Tensor:
-        slots, numbers = self._slots, self._numbers
-        heads, dim = numbers.cross_num_key_value_heads, numbers.cross_head_dim
+    def _read_text(self, hidden: Tensor, number: int, layer: DecoderLayer, place: Place) -> Tensor:
+        slots, pages = self._slots, len(place.hidden_text)
+        keys, values = slots.text_keys[number][:pages], slots.text_values[number][:pages]
         queries = F.linear(self._norm(hidden[: slots.count], layer.cross_norm), layer.cross_q)
-        read = paged_attention(
-            queries.view(slots.count, heads, -1, dim),
-            slots.text_keys[number][:text_pages],
-            slots.text_values[number][:text_pages],
-            slots.text_lengths,
-        )
+        queries = queries.view(slots.count, keys.shape[2], -1, keys.shape[-1])
+        read = paged_attention(queries, keys, values, place.hidden_text)
         with_text = F.linear(read.view(slots.count, -1), layer.cross_out)
         return torch.cat([with_text, self._unconditional[number].expand_as(with_text)])
 

@@ -18,6 +18,7 @@ def given_rows(codes: Codes, architecture: Architecture) -> Codes:
 
     Args:
         codes: (frames, channels) of the prompt; no frames where there is none.
+        architecture: has the ids and the pattern.
 
     Returns:
         (1 + frames + largest delay, channels); the pad id is what is to be predicted.

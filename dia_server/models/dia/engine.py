@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import msgspec
-import numpy as np
 
 from dia_server.errors import BadInput
 from dia_server.models.dia import DiaOptions, guard
-from dia_server.models.dia.codec import Codec, Samples
+from dia_server.models.dia.codec import Codec
 from dia_server.models.dia.prompts import Prompts
 from dia_server.models.dia.reading import carry_of, lead_of, tagged, turns
-from dia_server.models.dia.runtime import Outcome, Reading, Run, Runtime
+from dia_server.models.dia.runtime import Outcome, Reading, Runtime
 from dia_server.models.dia.speaking import Speaking
 from dia_server.models.dia.text import encode
 from dia_server.models.recording import BadRecording
-from dia_server.tasks import Audio, Done, Event, Failed, Speak
+from dia_server.tasks import SAMPLE_BYTES, Audio, Done, Event, Failed, Speak
 
 # Layers of a text that is being prepared, between two steps of those who speak.
 SLICES = 8
 
+Preparation = Generator[None, None, Speaking]
+
 log = logging.getLogger(__name__)
-
-
-class Tenant:
-    """A task in its slot: being prepared while it has `work`, then speaking."""
-
-    def __init__(self, task_id: int, task: Speak, slot: int) -> None:
-        self.task_id = task_id
-        self.task = task
-        self.slot = slot
-        self.options = msgspec.convert(task.options, DiaOptions)
-        self.work: Iterator[None] | None = None
-        self.speaking: Speaking | None = None
-        self.attempt = 0
-        self.samples = 0
 
 
 class DiaEngine:
@@ -49,127 +35,122 @@ class DiaEngine:
         self._runtime = runtime
         self._codec = codec
         self._prompts = prompts
+        self._frames_per_second = codec.sample_rate / codec.hop_length
         self._free = list(range(self.slots))
-        self._tenants: dict[int, Tenant] = {}
+        # By task, in the order in which they came.
+        self._preparing: dict[int, tuple[int, Preparation]] = {}
+        self._speaking: dict[int, Speaking] = {}
 
     def admit(self, task_id: int, task: Speak) -> None:
-        # A task whose options are refused takes no slot.
-        tenant = Tenant(task_id, task, self._free[-1])
-        self._free.pop()
-        tenant.work = self._prepare(tenant)
-        self._tenants[task_id] = tenant
+        slot = self._free.pop()
+        self._preparing[task_id] = slot, self._prepare(task, slot)
 
     def cancel(self, task_id: int) -> None:
-        if tenant := self._tenants.get(task_id):
-            self._leave(tenant)
+        if task_id in self._preparing:
+            slot, work = self._preparing.pop(task_id)
+            work.close()
+            self._free.append(slot)
+        if task_id in self._speaking:
+            run = self._speaking.pop(task_id).run
+            self._runtime.stop(run)
+            self._free.append(run.slot)
 
     def close(self) -> None:
-        for tenant in list(self._tenants.values()):
-            self._leave(tenant)
+        for task_id in (*self._preparing, *self._speaking):
+            self.cancel(task_id)
 
     def step(self) -> Iterable[tuple[int, Event]]:
-        events = [*self._prepare_some()]
-        if outcome := self._runtime.step():
-            events += self._take(outcome)
-        return events
+        yield from self._go_on_preparing()
+        outcome = self._runtime.step()
+        if outcome is not None:
+            yield from self._take(outcome)
 
-    def _prepare_some(self) -> Iterator[tuple[int, Event]]:
-        """Go on with the tenant that is to speak next: a little if others speak, to the end if nobody does."""
-        waiting = [tenant for tenant in self._tenants.values() if tenant.work is not None]
-        if not waiting:
+    def _go_on_preparing(self) -> Iterator[tuple[int, Event]]:
+        """Prepare who came first, a little."""
+        if not self._preparing:
             return
-        tenant, is_alone = waiting[0], len(waiting) == len(self._tenants)
+        task_id, (slot, work) = next(iter(self._preparing.items()))
         try:
-            for number, _ in enumerate(tenant.work or (), start=1):
-                if number == SLICES and not is_alone:
-                    return
+            for _ in range(SLICES):
+                next(work)
+        except StopIteration as end:
+            self._speaking[task_id] = end.value
+            del self._preparing[task_id]
         except (BadInput, BadRecording) as error:
-            yield self._fail(tenant, Failed(str(error), is_input_wrong=True))
+            self.cancel(task_id)
+            yield task_id, Failed(str(error), is_input_wrong=True)
         except Exception:  # whatever a request brings must end it alone
             log.exception("a text can't be prepared")
-            yield self._fail(tenant, Failed("The model failed on this text; the server's log says why"))
-        else:
-            tenant.work = None
+            self.cancel(task_id)
+            # What was half computed may not be finite.
+            self._runtime.heal(slot)
+            yield task_id, Failed("The model failed on this text; the server's log says why")
 
-    def _prepare(self, tenant: Tenant) -> Iterator[None]:
-        task, runtime = tenant.task, self._runtime
+    def _prepare(self, task: Speak, slot: int) -> Preparation:
+        options = msgspec.convert(task.options, DiaOptions)
         lead = lead_of(task, self._prompts)
-        text = encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), runtime.slots.text_positions)
         prompt = lead.frames(self._codec.codebooks)
         words = " ".join(said for _, said in turns(task.text, task.speaker))
-        per_second = self._codec.sample_rate / self._codec.hop_length
-        room = runtime.most_frames - len(prompt)
+        reading = Reading(
+            text=encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), self._runtime.slots.text_positions),
+            prompt=prompt,
+            most_frames=self._most_frames(words, len(prompt)),
+            seed=task.seed,
+            guidance=options.cfg_scale,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+        )
+        yield from self._runtime.fill(slot, reading)
+        run = self._runtime.start(slot, reading)
+        return Speaking(task, run, words, self._runtime.architecture, is_held=options.judge == "segment")
+
+    def _most_frames(self, words: str, prompt: int) -> int:
+        room, per_second = self._runtime.most_frames - prompt, self._frames_per_second
         if room < len(words) / guard.CHARACTERS_PER_SECOND * per_second:
             raise BadInput(
-                f"The voice's recordings have {len(prompt) / per_second:.0f} s, which leaves no room for the text; model "
-                f"'dia' holds {runtime.most_frames / per_second:.0f} s of both"
+                f"The voice's recordings have {prompt / per_second:.0f} s, which leaves no room for the text; model "
+                f"'dia' holds {self._runtime.most_frames / per_second:.0f} s of both"
             )
-        reading = Reading(
-            text=text,
-            prompt=prompt,
-            most_frames=min(room, round(guard.most_seconds(words) * per_second)),
-            seed=task.seed,
-            guidance=tenant.options.cfg_scale,
-            temperature=tenant.options.temperature,
-            top_p=tenant.options.top_p,
-            top_k=tenant.options.top_k,
-        )
-        yield from runtime.fill(tenant.slot, reading)
-        self._start(tenant, runtime.start(tenant.slot, reading), words)
-
-    def _start(self, tenant: Tenant, run: Run, words: str) -> None:
-        is_held = tenant.options.judge == "segment"
-        tenant.speaking = Speaking(run, words, self._runtime, is_held=is_held)
+        return min(room, round(guard.most_seconds(words) * per_second))
 
     def _take(self, outcome: Outcome) -> Iterator[tuple[int, Event]]:
-        """Note the rows of all who speak, and send what they complete."""
-        speaking = {tenant.speaking.run: tenant for tenant in self._tenants.values() if tenant.speaking}
-        moved = [speaking[run] for run in outcome.runs if run in speaking]
-        for tenant in moved:
-            assert tenant.speaking is not None
-            if outcome.broken[tenant.slot]:
-                self._runtime.heal(tenant.slot)
+        """Note the new rows of all who speak, and send what they complete."""
+        moved = {task_id: each for task_id, each in self._speaking.items() if each.run in outcome.runs}
+        for task_id, speaking in tuple(moved.items()):
+            slot = speaking.run.slot
+            if outcome.broken[slot]:
                 log.error("logits are not finite")
-                yield self._fail(tenant, Failed("The model's numbers overflowed on this text; try another seed"))
-            else:
-                tenant.speaking.add(outcome.codes[tenant.slot], int(outcome.since[tenant.slot]))
-        for tenant, pieces in self._decode([tenant for tenant in moved if tenant.task_id in self._tenants]):
-            yield from self._send(tenant, pieces)
+                del moved[task_id]
+                self.cancel(task_id)
+                self._runtime.heal(slot)
+                yield task_id, Failed("The model's numbers overflowed on this text; try another seed")
+                continue
+            speaking.add(outcome.codes[slot], int(outcome.since[slot]))
+        heard = self._hear(moved)
+        for task_id, speaking in moved.items():
+            yield from self._send(task_id, speaking, heard[task_id])
 
-    def _decode(self, tenants: list[Tenant]) -> Iterator[tuple[Tenant, list[Samples]]]:
-        """What each of them has to send; the windows of all are decoded together."""
-        ready = [(tenant, tenant.speaking, *each) for tenant in tenants if tenant.speaking for each in tenant.speaking.ready()]
-        decoded = self._codec.decode([codes for *_, codes in ready])
-        pieces: dict[int, list[Samples]] = {}
-        for (tenant, speaking, window, _), samples in zip(ready, decoded, strict=True):
-            pieces.setdefault(tenant.task_id, []).append(speaking.hear(window, samples, self._codec))
-        for tenant in tenants:
-            yield tenant, pieces.get(tenant.task_id, [])
+    def _hear(self, moved: dict[int, Speaking]) -> dict[int, list[Audio]]:
+        """The sound of all windows that are ready, decoded together, by task."""
+        ready = [(task_id, window) for task_id, speaking in moved.items() for window in speaking.ready()]
+        decoded = self._codec.decode([moved[task_id].codes(each.left, each.right) for task_id, each in ready])
+        heard: dict[int, list[Audio]] = {task_id: [] for task_id in moved}
+        for (task_id, window), samples in zip(ready, decoded, strict=True):
+            heard[task_id].append(moved[task_id].hear(window, samples, self._codec))
+        return heard
 
-    def _send(self, tenant: Tenant, pieces: list[Samples]) -> Iterator[tuple[int, Event]]:
-        speaking = tenant.speaking
-        assert speaking is not None
-        found = speaking.findings(self._codec) if speaking.frames is not None else ()
-        if found and not tenant.samples and tenant.attempt + 1 < guard.ATTEMPTS:
-            log.info("a segment is made anew: %s", ", ".join(found))
-            tenant.attempt += 1
-            run = self._runtime.start(tenant.slot, speaking.reading, tenant.attempt)
-            self._start(tenant, run, speaking.text)
+    def _send(self, task_id: int, speaking: Speaking, heard: Sequence[Audio]) -> Iterator[tuple[int, Event]]:
+        findings = speaking.findings(self._codec)
+        if findings and not speaking.sent and speaking.attempt + 1 < guard.ATTEMPTS:
+            log.info("a segment is made anew: %s", ", ".join(findings))
+            run = speaking.run
+            speaking.restart(self._runtime.start(run.slot, run.reading, speaking.attempt + 1))
             return
-        for piece in pieces:
-            yield tenant.task_id, Audio(tenant.samples, piece.astype("<f4", copy=False).tobytes())
-            tenant.samples += len(piece)
+        for audio in heard:
+            speaking.sent += len(audio.pcm) // SAMPLE_BYTES
+            yield task_id, audio
         if speaking.frames is not None:
-            carry = carry_of(tenant.task, speaking.codes(0, speaking.frames))
-            self._leave(tenant)
-            yield tenant.task_id, Done(tenant.samples, carry=carry, findings=found)
-
-    def _fail(self, tenant: Tenant, failed: Failed) -> tuple[int, Event]:
-        self._leave(tenant)
-        return tenant.task_id, failed
-
-    def _leave(self, tenant: Tenant) -> None:
-        del self._tenants[tenant.task_id]
-        self._free.append(tenant.slot)
-        if tenant.speaking is not None:
-            self._runtime.stop(tenant.speaking.run)
+            self.cancel(task_id)
+            carry = carry_of(speaking.task, speaking.codes(0, speaking.frames))
+            yield task_id, Done(speaking.sent, carry=carry, findings=findings)

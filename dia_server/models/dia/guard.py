@@ -29,6 +29,7 @@ def findings(text: str, seconds: float, loudest: float, *, is_cut: bool) -> tupl
     """The names of what is wrong with a segment.
 
     Args:
+        text: what is to be heard.
         seconds: its length.
         loudest: as `level` of its loudest part.
         is_cut: it was ended, instead of ending.

@@ -15,10 +15,8 @@ PAGE = 256
 
 
 def norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Root mean square norm over the last axis."""
-    wide = hidden.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * wide.to(hidden.dtype)
+    """Root mean square norm over the last axis (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+    return F.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
 def mlp(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -27,22 +25,31 @@ def mlp(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     return F.linear(up * F.silu(gate), down)
 
 
-def rotations(positions: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary embedding (Su et al. 2021, arXiv 2104.09864), each (positions, head_dim), float32."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angles = torch.arange(positions, dtype=torch.float32, device=device)[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+def rotations(positions: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary embedding (Su et al. 2021, arXiv 2104.09864), each (positions, head_dim).
+
+    The sines of the first half are negative, as `rotate` wants them. Computed in float32, then of `like`'s type.
+    """
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=like.device) / head_dim)
+    angles = torch.arange(positions, dtype=torch.float32, device=like.device)[:, None] * frequencies
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.cat([cosines, cosines], dim=-1).to(like.dtype), torch.cat([-sines, sines], dim=-1).to(like.dtype)
 
 
 def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Heads turned by their positions' angles; all broadcast to (..., head_dim)."""
     left, right = heads.chunk(2, dim=-1)
-    return heads * cosines.to(heads.dtype) + torch.cat([-right, left], dim=-1) * sines.to(heads.dtype)
+    return heads * cosines + torch.cat([right, left], dim=-1) * sines
 
 
-def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
-    """Attention of one query per row to the first `lengths` keys of that row.
+def behind(lengths: Tensor, pages: int, page: int) -> Tensor:
+    """Which places of so many pages stand behind each row's length, (pages, rows, 1, 1, page)."""
+    places = torch.arange(pages * page, device=lengths.device).view(pages, 1, 1, 1, page)
+    return places >= lengths[:, None, None, None]
+
+
+def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """Attention of one query per row to those of the row's keys that are not hidden.
 
     Each page is multiplied by itself, with the same shapes however many there are, and pages are added up one by one; a
     page without a key that counts adds exact zeros. So a row's result has the same bits however far others' caches
@@ -51,8 +58,8 @@ def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, lengths: Tens
     Args:
         queries: (rows, key heads, queries per key head, head dim).
         keys: (pages, rows, key heads, `PAGE`, head dim), contiguous.
-        values: as `keys`; what stands behind a row's length has to be finite.
-        lengths: (rows,), 1 at least.
+        values: as `keys`; the hidden ones have to be finite.
+        hidden: as `behind` gives it; every row needs a key that counts.
 
     Returns:
         As `queries`.
@@ -61,10 +68,8 @@ def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, lengths: Tens
     group = queries.shape[2]
     flat = queries.expand(pages, *queries.shape).reshape(-1, group, dim)
     scores = torch.bmm(flat, keys.view(-1, page, dim).transpose(1, 2)).float().view(pages, rows, heads, group, page)
-    places = torch.arange(pages * page, device=keys.device).view(pages, 1, 1, 1, page)
-    scores = scores.masked_fill(places >= lengths[:, None, None, None], -torch.inf)
-    highest = scores.amax(dim=(0, -1), keepdim=True)
-    shares = torch.exp(scores - highest)
+    scores.masked_fill_(hidden, -torch.inf)
+    shares = torch.exp(scores - scores.amax(dim=(0, -1), keepdim=True))
     sums = shares.sum(dim=-1, keepdim=True)
     parts = torch.bmm(shares.to(values.dtype).view(-1, group, page), values.view(-1, page, dim))
     parts = parts.view(pages, rows, heads, group, dim)

@@ -36,8 +36,8 @@ class Prefill:
         device = weights.device
         self._weights = weights
         self._slots = slots
-        self._text_angles = rotations(slots.text_positions, encoder.head_dim, encoder.theta, device)
-        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, device)
+        self._text_angles = rotations(slots.text_positions, encoder.head_dim, encoder.theta, weights.code_embedding)
+        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, weights.code_embedding)
         self._offsets = torch.arange(decoder.num_channels, device=device) * decoder.vocab_size
         self.unconditional = self._without_text()
 
@@ -50,10 +50,11 @@ class Prefill:
         self._slots.text_lengths[slot] = len(text)
         hidden = self._embed(rows)
         for number, layer in enumerate(self._weights.decoder_layers):
-            text_keys, text_values = self._keep_text(slot, number, layer, encoded[0])
+            kept = self._keep_text(slot, number, layer, encoded[0])
             if len(rows):
                 hidden = hidden + self._listen_to_itself(hidden, slot, number, layer)
-                hidden = hidden + self._read_text(hidden, number, layer, text_keys[:, : len(text)], text_values[:, : len(text)])
+                keys, values = (cache[:, : len(text)] for cache in kept)
+                hidden = hidden + self._read_text(hidden, number, layer, keys, values)
                 hidden = hidden + mlp(self._norm(hidden, layer.mlp_norm), layer.gate_up, layer.down)
             yield
 

@@ -55,8 +55,8 @@ class Prompts:
         seconds = len(samples) / sample_rate
         if seconds > self._longest_seconds:
             raise BadRecording(
-                f"The voice's recording has {seconds:.0f} s, and model 'dia' takes {self._longest_seconds:.0f} s at most; "
-                "cut it to the 5 to 10 s that serve it best, with the transcript"
+                f"The voice's recording has {seconds:.0f} s, and model 'dia' takes {self._longest_seconds:.0f} s at "
+                "most; cut it to the 5 to 10 s that serve it best, and its transcript with it"
             )
         resampler = Resampler(sample_rate, self._codec.sample_rate)
         codes = self._codec.encode(np.concatenate([resampler.feed(samples), resampler.finish()]))
@@ -80,8 +80,7 @@ def _read(path: Path) -> Codes | None:
     try:
         # Opened here, since NumPy leaves open what it can't read.
         with path.open("rb") as file:
-            codes: Codes = np.load(file, allow_pickle=False).astype(np.int64)
-            return codes
+            return np.asarray(np.load(file, allow_pickle=False), np.int64)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:

@@ -100,7 +100,6 @@ class Runtime:
         self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
         self._runs: dict[int, Run] = {}
 
-    @torch.inference_mode()
     def fill(self, slot: int, reading: Reading) -> Iterator[None]:
         """Compute what a reading needs before its first step, into a free slot; yields between slices of the work."""
         first = len(reading.prompt) + 1
@@ -109,7 +108,6 @@ class Runtime:
         rows = torch.from_numpy(given_rows(reading.prompt, self.architecture)[: first - 1])
         yield from self._prefill.fill(slot, reading.text, rows.to(self.slots.codes.device))
 
-    @torch.inference_mode()
     def start(self, slot: int, reading: Reading, attempt: int = 0) -> Run:
         """Let a filled slot speak from the beginning, once more if it has spoken."""
         slots, run = self.slots, Run(slot, reading)
@@ -125,19 +123,16 @@ class Runtime:
         self._runs[slot] = run
         return run
 
-    @torch.inference_mode()
     def stop(self, run: Run) -> None:
         """Give its slot back; a run that has ended or stopped before is none."""
         if self._runs.get(run.slot) is run:
             del self._runs[run.slot]
             self.slots.active[run.slot] = False
 
-    @torch.inference_mode()
     def heal(self, slot: int) -> None:
         """Make a slot usable again in which numbers were not finite."""
         self.slots.clear(slot)
 
-    @torch.inference_mode()
     def step(self) -> Outcome | None:
         """Move all runs on by a row; on a GPU the outcome is that of the step before."""
         runs = tuple(self._runs.values())

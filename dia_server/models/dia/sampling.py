@@ -69,8 +69,10 @@ def sample(
     Args:
         conditional: logits, (slots, channels, vocabulary), float32.
         unconditional: as `conditional`.
+        controls: of each slot's request.
         frame: (slots,), row within the request that the codes are for.
         end: the id that ends speech; codes are below it.
+        draw: decides where the temperature is above 0.
 
     Returns:
         Ids (slots, channels), and (slots,) of bool. A slot with logits that are not finite gets ids all the same.

@@ -46,8 +46,8 @@ class Slots:
         self.positions = decoder.max_position_embeddings
         self.text_positions = encoder.max_position_embeddings
         rows = (pages_of(self.positions, PAGE), 2 * count, decoder.num_key_value_heads, PAGE, decoder.head_dim)
-        text = (pages_of(self.text_positions, TEXT_PAGE), count, decoder.cross_num_key_value_heads, TEXT_PAGE)
-        text = (*text, decoder.cross_head_dim)
+        text_pages, heads = pages_of(self.text_positions, TEXT_PAGE), decoder.cross_num_key_value_heads
+        text = (text_pages, count, heads, TEXT_PAGE, decoder.cross_head_dim)
 
         def caches(shape: tuple[int, ...]) -> list[Tensor]:
             # Zeros, since what a mask hides is still multiplied by nought.
@@ -77,7 +77,7 @@ class Slots:
         per_row = decoder.num_key_value_heads * decoder.head_dim
         text = pages_of(encoder.max_position_embeddings, TEXT_PAGE) * TEXT_PAGE
         per_byte = decoder.cross_num_key_value_heads * decoder.cross_head_dim
-        return 2 * decoder.num_hidden_layers * (rows * per_row + text * per_byte) * dtype.itemsize
+        return 2 * decoder.num_hidden_layers * (rows * per_row + text * per_byte) * int(dtype.itemsize)
 
     def clear(self, slot: int) -> None:
         """Forget numbers that are not finite, which no mask would hide."""

@@ -5,35 +5,46 @@ from __future__ import annotations
 import numpy as np
 
 from dia_server.models.dia import guard, windows
+from dia_server.models.dia.architecture import Architecture
 from dia_server.models.dia.codec import Codec, Samples
 from dia_server.models.dia.delay import Codes, frames_of
-from dia_server.models.dia.runtime import Reading, Run, Runtime
+from dia_server.models.dia.runtime import Run
 from dia_server.models.dia.windows import Window
+from dia_server.tasks import Audio, Speak
 
 
 class Speaking:
-    """One try of a segment.
+    """A task in its slot, from its first step to its last sample.
 
     Attributes:
-        text: what is new in it, for `guard`.
+        run: the try that goes on; `restart` takes another.
+        attempt: its number.
+        words: what is new in the text, without tags.
         is_held: nothing is sent before the end.
         frames: of the whole segment; None while it goes on.
-        heard: frames that are samples already.
+        sent: samples.
     """
 
-    def __init__(self, run: Run, text: str, runtime: Runtime, *, is_held: bool) -> None:
-        self.run = run
-        self.text = text
+    def __init__(self, task: Speak, run: Run, words: str, architecture: Architecture, *, is_held: bool) -> None:
+        self.task = task
+        self.words = words
         self.is_held = is_held
+        self.sent = 0
+        self.attempt = 0
+        self._architecture = architecture
+        self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        self.run = run
         self.frames: int | None = None
-        self.heard = 0
-        self.loudest = -np.inf
-        self._architecture = runtime.architecture
+        self._heard = 0
+        self._loudest = -np.inf
         self._rows: list[Codes] = []
 
-    @property
-    def reading(self) -> Reading:
-        return self.run.reading
+    def restart(self, run: Run) -> None:
+        """Begin anew with the next attempt, of which nothing is known yet."""
+        self.attempt += 1
+        self._begin(run)
 
     def add(self, row: Codes, since: int) -> None:
         """The next row, and how long ago the end began, -1 if it has not."""
@@ -42,28 +53,30 @@ class Speaking:
             # The end's own row is the first that is no frame.
             self.frames = len(self._rows) - since - 1
 
-    def ready(self) -> list[tuple[Window, Codes]]:
-        """The windows that can be decoded now, with their codes."""
-        whole = self.frames is not None
-        if self.is_held and not whole:
-            return []
-        known = self.frames if self.frames is not None else max(0, len(self._rows) - self._architecture.max_delay)
-        return [(each, self.codes(each.left, each.right)) for each in windows.ready(self.heard, known, whole=whole)]
+    def ready(self) -> list[Window]:
+        """The windows that can be decoded now."""
+        if self.frames is not None:
+            return list(windows.ready(self._heard, self.frames, whole=True))
+        known = len(self._rows) - self._architecture.max_delay
+        return [] if self.is_held else list(windows.ready(self._heard, known, whole=False))
 
     def codes(self, first: int, last: int) -> Codes:
         """Frames [first, last), (frames, channels)."""
         return frames_of(np.array(self._rows[first : last + self._architecture.max_delay]), self._architecture)
 
-    def hear(self, window: Window, samples: Samples, codec: Codec) -> Samples:
-        """The samples of a decoded window that are to be heard."""
+    def hear(self, window: Window, samples: Samples, codec: Codec) -> Audio:
+        """What is to be heard of a window's samples."""
         hop = codec.hop_length
         heard = samples[(window.start - window.left) * hop : (window.end - window.left) * hop]
-        self.loudest = max(self.loudest, guard.level(heard, codec.sample_rate))
-        self.heard = window.end
-        return heard
+        self._loudest = max(self._loudest, guard.level(heard, codec.sample_rate))
+        self._heard = window.end
+        return Audio(window.start * hop, heard.astype("<f4", copy=False).tobytes())
 
     def findings(self, codec: Codec) -> tuple[str, ...]:
-        """What is wrong with the whole segment."""
-        frames = self.frames or 0
-        seconds = frames * codec.hop_length / codec.sample_rate
-        return guard.findings(self.text, seconds, self.loudest, is_cut=frames >= self.reading.most_frames)
+        """What is wrong with the segment; nothing is known before its end."""
+        if self.frames is None:
+            return ()
+        seconds = self.frames * codec.hop_length / codec.sample_rate
+        return guard.findings(
+            self.words, seconds, loudest=self._loudest, is_cut=self.frames >= self.run.reading.most_frames
+        )

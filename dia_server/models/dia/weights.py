@@ -82,7 +82,7 @@ class _Source:
         self._dtype = dtype
 
     def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        tensor = self._get(f"{name}.weight")
+        tensor = self._get(f"{name}.weight").detach()
         if tensor.shape != shape:
             raise ModelUnavailable(f"{name} has the shape {tuple(tensor.shape)}, and config.json makes it {shape}")
         return tensor.to(self._device, dtype or self._dtype)

@@ -30,11 +30,9 @@ def ready(after: int, known: int, *, whole: bool) -> Iterator[Window]:
     for start, end in _grid():
         if start < after:
             continue
-        if whole:
-            end = min(end, known)
-        if start >= end or (not whole and end + CONTEXT > known):
+        if start >= known or (not whole and end + CONTEXT > known):
             return
-        yield Window(max(0, start - CONTEXT), start, end, min(known, end + CONTEXT))
+        yield Window(max(0, start - CONTEXT), start, min(end, known), min(end + CONTEXT, known))
 
 
 def _grid() -> Iterator[tuple[int, int]]:

@@ -26,8 +26,8 @@ from dia_server.models.hibari.steering import BINS, VOICED_HZ, bend, colour, len
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.matching.analysis import Frames
 from dia_server.models.matching.matcher import Match
-from dia_server.models.recording import BadRecording
 from dia_server.models.protocol import Engine, Sequential
+from dia_server.models.recording import BadRecording
 from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
 PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy", "soxr", "pyworld-prebuilt")
