@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -142,6 +143,16 @@ def running_server(home: Path, *arguments: str) -> Iterator[Server]:
             process.kill()
             process.wait()
         server.close()
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a test opens as a home here must not be where later ones keep their files."""
+    environment, folder = dict(os.environ), tempfile.tempdir
+    yield
+    tempfile.tempdir = folder
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.fixture(scope="session")

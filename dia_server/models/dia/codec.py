@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DacModel
+from safetensors import SafetensorError
+from transformers import DacConfig, DacModel
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.delay import Codes
+from dia_server.models.dia.weights import SINGLE_FILE
 
 # Windows decoded at once on a GPU: always as many, so that the shapes, and with them the bits, are the same. On the
 # processor, where more at once are hardly quicker, it is one.
@@ -72,9 +74,18 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
         ModelUnavailable: the folder has none, or one of another kind.
     """
     try:
-        model = DacModel.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelUnavailable(
-            f"There is no usable DAC in {folder}: {error}; `dia-server models pull dia` fetches it"
-        ) from None
+        config = DacConfig.from_pretrained(folder, local_files_only=True)
+        if config.to_dict().get("model_type") != DacConfig.model_type or not (folder / SINGLE_FILE).exists():
+            raise _none_in(folder, f"its config.json is not that of a DAC, or {SINGLE_FILE} is missing")
+        model, found = DacModel.from_pretrained(folder, config=config, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _none_in(folder, str(error)) from None
+    if found["missing_keys"]:
+        raise _none_in(folder, f"{len(found['missing_keys'])} of its tensors are missing")
     return Codec(model, device)
+
+
+def _none_in(folder: Path, reason: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"there is no usable DAC in {folder}: {reason}; `dia-server models pull dia` fetches what is missing"
+    )

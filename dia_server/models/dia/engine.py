@@ -11,7 +11,7 @@ from dia_server.errors import BadInput
 from dia_server.models.dia import DiaOptions, guard
 from dia_server.models.dia.codec import Codec
 from dia_server.models.dia.prompts import Prompts
-from dia_server.models.dia.reading import carry_of, lead_of, tagged, turns
+from dia_server.models.dia.reading import Lead, carry_of, lead_of, tagged, turns
 from dia_server.models.dia.runtime import Outcome, Reading, Runtime
 from dia_server.models.dia.speaking import Speaking
 from dia_server.models.dia.text import encode
@@ -42,8 +42,10 @@ class DiaEngine:
         self._speaking: dict[int, Speaking] = {}
 
     def admit(self, task_id: int, task: Speak) -> None:
+        # A task whose options are refused takes no slot.
+        options = msgspec.convert(task.options, DiaOptions)
         slot = self._free.pop()
-        self._preparing[task_id] = slot, self._prepare(task, slot)
+        self._preparing[task_id] = slot, self._prepare(task, options, slot)
 
     def cancel(self, task_id: int) -> None:
         if task_id in self._preparing:
@@ -86,15 +88,22 @@ class DiaEngine:
             self._runtime.heal(slot)
             yield task_id, Failed("The model failed on this text; the server's log says why")
 
-    def _prepare(self, task: Speak, slot: int) -> Preparation:
-        options = msgspec.convert(task.options, DiaOptions)
-        lead = lead_of(task, self._prompts)
-        prompt = lead.frames(self._codec.codebooks)
+    def _prepare(self, task: Speak, options: DiaOptions, slot: int) -> Preparation:
         words = " ".join(said for _, said in turns(task.text, task.speaker))
+        lead = lead_of(task, self._prompts)
+        if task.carry and self._room(lead) < self._expected(words):
+            # The segment before ran away. Another voice is better than none.
+            lead = Lead()
+        text = encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), self._runtime.slots.text_positions)
+        if self._room(lead) < self._expected(words):
+            raise BadInput(
+                "The voice's recordings leave no room for the text; model 'dia' holds "
+                f"{self._runtime.most_frames / self._frames_per_second:.0f} s of both"
+            )
         reading = Reading(
-            text=encode(tagged(f"{lead.text} [{task.speaker}] {task.text}"), self._runtime.slots.text_positions),
-            prompt=prompt,
-            most_frames=self._most_frames(words, len(prompt)),
+            text=text,
+            prompt=lead.frames(self._codec.codebooks),
+            most_frames=min(self._room(lead), round(guard.most_seconds(words) * self._frames_per_second)),
             seed=task.seed,
             guidance=options.cfg_scale,
             temperature=options.temperature,
@@ -105,14 +114,13 @@ class DiaEngine:
         run = self._runtime.start(slot, reading)
         return Speaking(task, run, words, self._runtime.architecture, is_held=options.judge == "segment")
 
-    def _most_frames(self, words: str, prompt: int) -> int:
-        room, per_second = self._runtime.most_frames - prompt, self._frames_per_second
-        if room < len(words) / guard.CHARACTERS_PER_SECOND * per_second:
-            raise BadInput(
-                f"The voice's recordings have {prompt / per_second:.0f} s, which leaves no room for the text; model "
-                f"'dia' holds {self._runtime.most_frames / per_second:.0f} s of both"
-            )
-        return min(room, round(guard.most_seconds(words) * per_second))
+    def _room(self, lead: Lead) -> int:
+        """Frames that are left behind a lead."""
+        return self._runtime.most_frames - len(lead.frames(self._codec.codebooks))
+
+    def _expected(self, words: str) -> float:
+        """Frames that words take."""
+        return guard.seconds(words) * self._frames_per_second
 
     def _take(self, outcome: Outcome) -> Iterator[tuple[int, Event]]:
         """Note the new rows of all who speak, and send what they complete."""

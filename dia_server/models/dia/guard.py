@@ -20,24 +20,29 @@ LEVEL_SECONDS = 0.05
 ATTEMPTS = 3
 
 
+def seconds(text: str) -> float:
+    """How long a reading of `text` takes, about."""
+    return len(text) / CHARACTERS_PER_SECOND
+
+
 def most_seconds(text: str) -> float:
-    """How long a reading of `text` may take, before it counts as lost."""
-    return RUNAWAY * len(text) / CHARACTERS_PER_SECOND + SPARE_SECONDS
+    """How long it may take before it counts as lost."""
+    return RUNAWAY * seconds(text) + SPARE_SECONDS
 
 
-def findings(text: str, seconds: float, loudest: float, *, is_cut: bool) -> tuple[str, ...]:
+def findings(text: str, length: float, loudest: float, *, is_cut: bool) -> tuple[str, ...]:
     """The names of what is wrong with a segment.
 
     Args:
         text: what is to be heard.
-        seconds: its length.
+        length: its seconds.
         loudest: as `level` of its loudest part.
         is_cut: it was ended, instead of ending.
     """
     found = []
     if is_cut:
         found.append("runaway")
-    if seconds < TRUNCATED * len(text) / CHARACTERS_PER_SECOND:
+    if length < TRUNCATED * seconds(text):
         found.append("truncated")
     if loudest < SILENCE_DB:
         found.append("silent")

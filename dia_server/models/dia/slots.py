@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dia_server.models.dia.architecture import Architecture
 from dia_server.models.dia.layers import PAGE
+from dia_server.models.dia.memory import slot_bytes
 from dia_server.models.dia.sampling import Controls
 
 # Bytes of text in a page: short texts are common, and all pages are read at every step.
@@ -73,11 +74,9 @@ class Slots:
     def bytes_each(architecture: Architecture, dtype: torch.dtype) -> int:
         """Memory that one slot takes."""
         encoder, decoder = architecture.encoder_config, architecture.decoder_config
-        rows = 2 * pages_of(decoder.max_position_embeddings, PAGE) * PAGE
-        per_row = decoder.num_key_value_heads * decoder.head_dim
+        rows = pages_of(decoder.max_position_embeddings, PAGE) * PAGE
         text = pages_of(encoder.max_position_embeddings, TEXT_PAGE) * TEXT_PAGE
-        per_byte = decoder.cross_num_key_value_heads * decoder.cross_head_dim
-        return 2 * decoder.num_hidden_layers * (rows * per_row + text * per_byte) * int(dtype.itemsize)
+        return slot_bytes(decoder, rows, text, dtype.itemsize)
 
     def clear(self, slot: int) -> None:
         """Forget numbers that are not finite, which no mask would hide."""

@@ -26,7 +26,7 @@ from dia_server.models.hibari.steering import BINS, VOICED_HZ, bend, colour, len
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.matching.analysis import Frames
 from dia_server.models.matching.matcher import Match
-from dia_server.models.protocol import Engine, Sequential
+from dia_server.models.protocol import Engine, NoSetup, Sequential
 from dia_server.models.recording import BadRecording
 from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
@@ -95,8 +95,9 @@ class Speaker:
         return Frames(np.concatenate(envelopes), np.concatenate([np.zeros(0), *(part.f0 for part in parts)]))
 
 
-def load(threads: int) -> Engine:
+def load(threads: int, setup: NoSetup) -> Engine:
     """Load the bundled voice and its pronunciation tables, and say a word, since the first one costs half a second."""
+    del setup
     speaker = lru_cache(maxsize=None)(lambda base: Speaker(base, threads))
     options = HibariOptions()
     for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
