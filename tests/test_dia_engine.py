@@ -194,7 +194,7 @@ def test_the_grid_is_the_same_in_whichever_steps_frames_come(total: int, steps: 
 
 
 def steps_until(stage: Stage, wanted: type[Audio | Done]) -> None:
-    while not any(isinstance(event, wanted) for _, event in stage.engine.step()):
+    while not any(isinstance(event, wanted) for _, event in list(stage.engine.step())):
         pass
 
 
