@@ -100,7 +100,8 @@ def test_a_worker_that_dies_in_the_middle_changes_no_byte(speaking: Server, dial
 
 
 def test_a_client_that_leaves_gives_its_slot_back(speaking: Server) -> None:
-    fields = {"input": DIALOGUE, "voice": "skylark", "response_format": "pcm"}
+    # Long enough to be there still when somebody looks.
+    fields = {"input": DIALOGUE * 5, "voice": "skylark", "response_format": "pcm"}
     with httpx.stream("POST", f"{speaking.url}/v1/audio/speech", json=fields, timeout=120) as answer:
         next(answer.iter_raw())
         wait_until(speaking.busy)

@@ -178,11 +178,27 @@ def test_numbers_that_are_not_finite_end_their_own_slot_alone(
         rows.append(outcome.codes[2])
         if outcome.broken[4]:
             runtime.stop(ill)
-            runtime.heal(4)
         if outcome.since[2] == LAST_DELAY:
             break
     runtime.stop(mine)
     assert np.array_equal(np.array(rows), alone["plain"])
+    assert np.array_equal(spoken(runtime, SOMEBODY, slot=4), alone["plain"])
+
+
+def test_what_broke_unseen_is_forgotten_too(runtime: Runtime, alone: dict[str, Codes]) -> None:
+    # Its task was cancelled while the step was on its way.
+    ill = begin(runtime, 4, WITH_PROMPT)
+    poison_values(runtime, 4)
+    runtime.step()
+    runtime.stop(ill)
+    assert np.array_equal(spoken(runtime, SOMEBODY, slot=4), alone["plain"])
+
+
+def test_what_is_half_prepared_leaves_nothing(runtime: Runtime, alone: dict[str, Codes]) -> None:
+    work = runtime.fill(4, WITH_PROMPT)
+    next(work)
+    work.close()
+    poison_values(runtime, 4)
     assert np.array_equal(spoken(runtime, SOMEBODY, slot=4), alone["plain"])
 
 

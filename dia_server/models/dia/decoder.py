@@ -118,6 +118,7 @@ class Decoder:
         active = slots.active & finite
         slots.codes[self._rows, row] = torch.where(active[:, None], ids, given)
         slots.broken.copy_(slots.active & ~finite)
+        slots.unclean.logical_or_(slots.broken)
         slots.since.copy_(torch.where(active, since, slots.since))
         slots.position.copy_(torch.where(active, row, slots.position))
         slots.active.copy_(active & (since < self._weights.architecture.max_delay))

@@ -71,7 +71,7 @@ class DiaEngine:
         """Prepare who came first, a little."""
         if not self._preparing:
             return
-        task_id, (slot, work) = next(iter(self._preparing.items()))
+        task_id, (_, work) = next(iter(self._preparing.items()))
         try:
             for _ in range(SLICES):
                 next(work)
@@ -84,8 +84,6 @@ class DiaEngine:
         except Exception:  # whatever a request brings must end it alone
             log.exception("a text can't be prepared")
             self.cancel(task_id)
-            # What was half computed may not be finite.
-            self._runtime.heal(slot)
             yield task_id, Failed("The model failed on this text; the server's log says why")
 
     def _prepare(self, task: Speak, options: DiaOptions, slot: int) -> Preparation:
@@ -131,7 +129,6 @@ class DiaEngine:
                 log.error("logits are not finite")
                 del moved[task_id]
                 self.cancel(task_id)
-                self._runtime.heal(slot)
                 yield task_id, Failed("The model's numbers overflowed on this text; try another seed")
                 continue
             speaking.add(outcome.codes[slot], int(outcome.since[slot]))

@@ -102,6 +102,10 @@ class Runtime:
 
     def fill(self, slot: int, reading: Reading) -> Iterator[None]:
         """Compute what a reading needs before its first step, into a free slot; yields between slices of the work."""
+        if self.slots.unclean[slot]:
+            self.slots.clear(slot)
+        # Unless it is filled to the end.
+        self.slots.unclean[slot] = True
         first = len(reading.prompt) + 1
         # Until this one begins, the steps of others write there what its first step will write anew.
         self.slots.position[slot] = first - 1
@@ -119,7 +123,7 @@ class Runtime:
         slots.since[slot] = -1
         for name, value in reading.controls(attempt):
             getattr(slots.controls, name)[slot] = value
-        slots.active[slot] = True
+        slots.unclean[slot], slots.active[slot] = False, True
         self._runs[slot] = run
         return run
 
@@ -128,10 +132,6 @@ class Runtime:
         if self._runs.get(run.slot) is run:
             del self._runs[run.slot]
             self.slots.active[run.slot] = False
-
-    def heal(self, slot: int) -> None:
-        """Make a slot usable again in which numbers were not finite."""
-        self.slots.clear(slot)
 
     def step(self) -> Outcome | None:
         """Move all runs on by a row; on a GPU the outcome is that of the step before."""

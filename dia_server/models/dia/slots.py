@@ -37,7 +37,8 @@ class Slots:
         limit: (slots,), number of rows at which the end is forced.
         since: (slots,), rows since the end began; -1 before.
         active: (slots,), whether the step moves it on.
-        broken: (slots,), logits were not finite.
+        broken: (slots,), the last step's logits were not finite.
+        unclean: (slots,), numbers that are not finite may be left in the caches.
     """
 
     def __init__(self, architecture: Architecture, count: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -67,7 +68,7 @@ class Slots:
         self.position, self.first, self.limit = counters(0), counters(0), counters(self.positions)
         self.since = counters(-1)
         self.active = torch.zeros(count, dtype=torch.bool, device=device)
-        self.broken = torch.zeros(count, dtype=torch.bool, device=device)
+        self.broken, self.unclean = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.controls = Controls.empty(count, device)
 
     @staticmethod
@@ -79,8 +80,9 @@ class Slots:
         return slot_bytes(decoder, rows, text, dtype.itemsize)
 
     def clear(self, slot: int) -> None:
-        """Forget numbers that are not finite, which no mask would hide."""
+        """Forget numbers that are not finite, which no mask hides: nought times infinity is not nought."""
         for cache in (*self.keys, *self.values):
             cache[:, [slot, self.count + slot]] = 0
         for cache in (*self.text_keys, *self.text_values):
             cache[:, slot] = 0
+        self.unclean[slot] = False
