@@ -21,6 +21,8 @@ CACHES = {
     "HF_HOME": "huggingface",
     "WHISPER_HOME": "whisper",
     "DIA_CACHE": "dia",
+    "TORCHINDUCTOR_CACHE_DIR": "torch",
+    "TRITON_CACHE_DIR": "triton",
 }
 
 # Libraries that would report to their makers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ pytest.importorskip("transformers")
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.models.dia.layers import PAGE, behind, paged_attention  # noqa: E402
 from dia_server.models.dia.runtime import Reading, Run, Runtime  # noqa: E402
+from dia_server.models.dia.weights import load_weights  # noqa: E402
 from dia_speech import LAST_DELAY, begin, random_codes, reading, rows_until_end, runtime_of, spoken  # noqa: E402
 
 SLOTS = 8
@@ -99,6 +101,14 @@ def test_another_slot_changes_nothing(runtime: Runtime, alone: dict[str, Codes])
 def test_a_new_runtime_changes_nothing(tiny_dia: tuple[Path, Path], dtype: str, alone: dict[str, Codes]) -> None:
     anew = runtime_with(tiny_dia[0], dtype)
     assert np.array_equal(spoken(anew, WITH_PROMPT, 4), alone["prompt"])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the processor with g++, and there is none")
+def test_a_compiled_step_keeps_all_that(tiny_dia: tuple[Path, Path]) -> None:
+    weights = load_weights(tiny_dia[0], torch.device("cpu"), torch.float32)
+    compiled = Runtime(weights, SLOTS, is_compiled=True)
+    here = spoken(compiled, SOMEBODY)
+    assert np.array_equal(spoken_among_others(compiled, SOMEBODY, slot=5, seed=1), here)
 
 
 def digest(codes: Codes) -> str:

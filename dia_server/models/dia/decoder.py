@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
-from dia_server.models.dia.layers import PAGE, behind, mlp, norm, paged_attention, rotate, rotations
+from dia_server.models.dia.layers import PAGE, Angles, behind, feed, norm, paged_attention, project, rotations
 from dia_server.models.dia.sampling import Draw, draw_by_noise, sample
 from dia_server.models.dia.slots import TEXT_PAGE, Slots
 from dia_server.models.dia.weights import DecoderLayer, Weights
+
+Part = TypeVar("Part")
 
 
 class Place(NamedTuple):
@@ -19,22 +22,38 @@ class Place(NamedTuple):
 
     Attributes:
         page: (rows,), where the new keys go; `offset` within it.
-        cosines: (rows, 1, head dim), of the rotation; `sines` likewise.
+        angles: (rows, 1, head dim), cosines and sines of the rotation.
         hidden: keys that don't count, as `paged_attention` wants it; `hidden_text` likewise.
     """
 
     page: Tensor
     offset: Tensor
-    cosines: Tensor
-    sines: Tensor
+    angles: Angles
     hidden: Tensor
     hidden_text: Tensor
 
 
 class Decoder:
-    """Steps all slots; `unconditional` is per layer what cross-attention adds where there is no text, (hidden,)."""
+    """Steps all slots."""
 
-    def __init__(self, weights: Weights, unconditional: list[Tensor], slots: Slots, draw: Draw = draw_by_noise) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        unconditional: list[Tensor],
+        slots: Slots,
+        draw: Draw = draw_by_noise,
+        *,
+        is_compiled: bool = False,
+    ) -> None:
+        """What is compiled are the parts whose shapes don't depend on the number of pages.
+
+        Args:
+            weights: of the model.
+            unconditional: what cross-attention adds where there is no text, per layer, (hidden,).
+            slots: what is stepped.
+            draw: takes codes from candidates.
+            is_compiled: by torch, which fuses what stands between the products.
+        """
         decoder = weights.architecture.decoder_config
         device = weights.device
         self._weights = weights
@@ -42,6 +61,8 @@ class Decoder:
         self._unconditional = unconditional
         self._slots = slots
         self._draw = draw
+        compiled = partial(torch.compile, fullgraph=True, dynamic=False) if is_compiled else _as_it_is
+        self._project, self._feed, self._sample = compiled(project), compiled(feed), compiled(sample)
         self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, weights.code_embedding)
         self._rows = torch.arange(slots.count, device=device)
         self._both = torch.arange(2 * slots.count, device=device)
@@ -53,7 +74,7 @@ class Decoder:
         conditional, unconditional = self.logits(pages, text_pages)
         slots = self._slots
         row = slots.position + 1
-        ids, ends = sample(
+        ids, ends = self._sample(
             conditional, unconditional, slots.controls, row - slots.first, self._numbers.eos_token_id, self._draw
         )
         finite = torch.isfinite(conditional).all(-1).all(-1) & torch.isfinite(unconditional).all(-1).all(-1)
@@ -69,30 +90,29 @@ class Decoder:
         for number, layer in enumerate(weights.decoder_layers):
             hidden = hidden + self._listen_to_itself(hidden, number, layer, place)
             hidden = hidden + self._read_text(hidden, number, layer, place)
-            hidden = hidden + mlp(self._norm(hidden, layer.mlp_norm), layer.gate_up, layer.down)
+            hidden = self._feed(hidden, layer.mlp_norm, self._numbers.norm_eps, layer.gate_up, layer.down)
         logits = F.linear(self._norm(hidden, weights.decoder_norm).float(), weights.head)
         logits = logits.view(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
         return logits[0], logits[1]
 
     def _place(self, pages: int, text_pages: int) -> Place:
         position = torch.cat([self._slots.position, self._slots.position])
-        cosines, sines = (table[position][:, None] for table in self._angles)
+        cosines, sines = self._angles
         return Place(
             page=position // PAGE,
             offset=position % PAGE,
-            cosines=cosines,
-            sines=sines,
+            angles=(cosines[position][:, None], sines[position][:, None]),
             hidden=behind(position + 1, pages, PAGE),
             hidden_text=behind(self._slots.text_lengths, text_pages, TEXT_PAGE),
         )
 
     def _listen_to_itself(self, hidden: Tensor, number: int, layer: DecoderLayer, place: Place) -> Tensor:
-        numbers, keys, values = self._numbers, self._slots.keys[number], self._slots.values[number]
-        heads, dim = numbers.num_key_value_heads, numbers.head_dim
-        mixed = F.linear(self._norm(hidden, layer.self_norm), layer.self_qkv).view(len(hidden), -1, dim)
-        turned = rotate(mixed[:, :-heads], place.cosines, place.sines)
+        keys, values, heads = self._slots.keys[number], self._slots.values[number], self._numbers.num_key_value_heads
+        turned, new_values = self._project(
+            hidden, layer.self_norm, self._numbers.norm_eps, layer.self_qkv, place.angles, heads
+        )
         keys[place.page, self._both, :, place.offset] = turned[:, -heads:]
-        values[place.page, self._both, :, place.offset] = mixed[:, -heads:]
+        values[place.page, self._both, :, place.offset] = new_values
         queries = turned[:, :-heads].unflatten(1, (heads, -1))
         heard = paged_attention(queries, keys[: len(place.hidden)], values[: len(place.hidden)], place.hidden)
         return F.linear(heard.view(len(hidden), -1), layer.self_out)
@@ -125,3 +145,7 @@ class Decoder:
 
     def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return norm(hidden, weight, self._numbers.norm_eps)
+
+
+def _as_it_is(part: Part) -> Part:
+    return part

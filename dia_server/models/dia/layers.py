@@ -13,6 +13,9 @@ from torch import Tensor
 # Keys are read in pages of so many.
 PAGE = 256
 
+# Cosines and sines of positions' rotations, as `rotations` gives them.
+Angles = tuple[Tensor, Tensor]
+
 
 def norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Root mean square norm over the last axis (Zhang & Sennrich 2019, arXiv 1910.07467)."""
@@ -23,6 +26,23 @@ def mlp(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = F.linear(hidden, gate_up).chunk(2, dim=-1)
     return F.linear(up * F.silu(gate), down)
+
+
+def project(
+    hidden: Tensor, weight: Tensor, epsilon: float, qkv: Tensor, angles: Angles, keys: int
+) -> tuple[Tensor, Tensor]:
+    """Norm, then queries, keys and values of self-attention in one product.
+
+    Returns:
+        Turned queries and keys, (rows, heads, head dim), the keys behind the queries, and values.
+    """
+    mixed = F.linear(norm(hidden, weight, epsilon), qkv).view(len(hidden), -1, angles[0].shape[-1])
+    return rotate(mixed[:, :-keys], *angles), mixed[:, -keys:]
+
+
+def feed(hidden: Tensor, weight: Tensor, epsilon: float, gate_up: Tensor, down: Tensor) -> Tensor:
+    """The second half of a layer."""
+    return hidden + mlp(norm(hidden, weight, epsilon), gate_up, down)
 
 
 def rotations(positions: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,10 +91,9 @@ class Runtime:
         self.slots = Slots(weights.architecture, count, weights.device, weights.dtype)
         self.most_frames = self.slots.positions - weights.architecture.max_delay - 2
         self._prefill = Prefill(weights, self.slots)
-        decoder = Decoder(weights, self._prefill.unconditional, self.slots, draw)
-        step: Step = torch.compile(decoder.step, fullgraph=True, dynamic=False) if is_compiled else decoder.step
+        decoder = Decoder(weights, self._prefill.unconditional, self.slots, draw, is_compiled=is_compiled)
         is_cuda = weights.device.type == "cuda"
-        self._step = Graphs(step, self.slots) if is_cuda and with_graphs else step
+        self._step: Step = Graphs(decoder.step, self.slots) if is_cuda and with_graphs else decoder.step
         # A GPU is given the next step before anybody looks at the codes of this one.
         self._depth = 1 if is_cuda else 0
         self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
