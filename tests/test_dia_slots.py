@@ -24,7 +24,6 @@ pytest.importorskip("transformers")
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.models.dia.layers import PAGE, behind, paged_attention  # noqa: E402
 from dia_server.models.dia.runtime import Reading, Run, Runtime  # noqa: E402
-from dia_server.models.dia.weights import load_weights  # noqa: E402
 from dia_speech import LAST_DELAY, begin, random_codes, reading, rows_until_end, runtime_of, spoken  # noqa: E402
 
 SLOTS = 8
@@ -104,9 +103,9 @@ def test_a_new_runtime_changes_nothing(tiny_dia: tuple[Path, Path], dtype: str, 
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the processor with g++, and there is none")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler has some of its own
 def test_a_compiled_step_keeps_all_that(tiny_dia: tuple[Path, Path]) -> None:
-    weights = load_weights(tiny_dia[0], torch.device("cpu"), torch.float32)
-    compiled = Runtime(weights, SLOTS, is_compiled=True)
+    compiled = runtime_of(tiny_dia[0], SLOTS, is_compiled=True)
     here = spoken(compiled, SOMEBODY)
     assert np.array_equal(spoken_among_others(compiled, SOMEBODY, slot=5, seed=1), here)
 
