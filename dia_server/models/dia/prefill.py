@@ -17,7 +17,7 @@ from dia_server.models.dia.layers import PAGE, mlp, norm, rotate, rotations
 from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
 from dia_server.models.dia.weights import DecoderLayer, Weights
 
-# Rows of given codes are padded to a multiple of so many.
+# Rows of given codes are padded to a multiple of so many, which divides a page.
 BLOCK = 128
 
 Result = TypeVar("Result")
@@ -36,8 +36,10 @@ class Prefill:
         device = weights.device
         self._weights = weights
         self._slots = slots
-        self._text_angles = rotations(slots.text_positions, encoder.head_dim, encoder.theta, weights.code_embedding)
-        self._angles = rotations(slots.positions, decoder.head_dim, decoder.theta, weights.code_embedding)
+        self._text_angles = rotations(
+            slots.text_pages * TEXT_PAGE, encoder.head_dim, encoder.theta, weights.code_embedding
+        )
+        self._angles = rotations(slots.pages * PAGE, decoder.head_dim, decoder.theta, weights.code_embedding)
         self._offsets = torch.arange(decoder.num_channels, device=device) * decoder.vocab_size
         self.unconditional = self._without_text()
 

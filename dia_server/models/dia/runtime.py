@@ -93,7 +93,9 @@ class Runtime:
         self._prefill = Prefill(weights, self.slots)
         decoder = Decoder(weights, self._prefill.unconditional, self.slots, draw, is_compiled=is_compiled)
         is_cuda = weights.device.type == "cuda"
-        self._step: Step = Graphs(decoder.step, self.slots) if is_cuda and with_graphs else decoder.step
+        self._step: Step = decoder.step
+        if is_cuda and with_graphs:
+            self._step = Graphs(decoder.step, range(1, self.slots.pages + 1), self.slots.text_sizes)
         # A GPU is given the next step before anybody looks at the codes of this one.
         self._depth = 1 if is_cuda else 0
         self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
@@ -138,8 +140,7 @@ class Runtime:
         if runs:
             pages = max(pages_of(run.rows, PAGE) for run in runs)
             text_pages = max(pages_of(len(run.reading.text), TEXT_PAGE) for run in runs)
-            # Powers of two, so that there are few graphs.
-            self._step(pages, 1 << (text_pages - 1).bit_length())
+            self._step(pages, next(size for size in self.slots.text_sizes if size >= text_pages))
             self._launched.append((_Copies(self.slots), runs))
             for run in runs:
                 run.rows = min(run.rows + 1, self.slots.positions)

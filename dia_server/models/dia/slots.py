@@ -28,6 +28,8 @@ class Slots:
     Rows of a cache are slots with their text, then the same slots without it (unconditional).
 
     Attributes:
+        pages: of keys that a slot has; `text_pages` of its text.
+        text_sizes: the numbers of pages of text that steps are made for, few, as each takes a graph.
         keys: of self-attention, per layer (pages, 2 * slots, key heads, `PAGE`, head dim); `values` likewise.
         text_keys: of cross-attention, per layer (pages, slots, heads, `TEXT_PAGE`, head dim); `text_values` likewise.
         text_lengths: (slots,), bytes of each text.
@@ -47,9 +49,10 @@ class Slots:
         self.free_id = decoder.pad_token_id
         self.positions = decoder.max_position_embeddings
         self.text_positions = encoder.max_position_embeddings
-        rows = (pages_of(self.positions, PAGE), 2 * count, decoder.num_key_value_heads, PAGE, decoder.head_dim)
-        text_pages, heads = pages_of(self.text_positions, TEXT_PAGE), decoder.cross_num_key_value_heads
-        text = (text_pages, count, heads, TEXT_PAGE, decoder.cross_head_dim)
+        self.pages, self.text_pages = pages_of(self.positions, PAGE), pages_of(self.text_positions, TEXT_PAGE)
+        self.text_sizes = [*(1 << power for power in range((self.text_pages - 1).bit_length())), self.text_pages]
+        rows = (self.pages, 2 * count, decoder.num_key_value_heads, PAGE, decoder.head_dim)
+        text = (self.text_pages, count, decoder.cross_num_key_value_heads, TEXT_PAGE, decoder.cross_head_dim)
 
         def caches(shape: tuple[int, ...]) -> list[Tensor]:
             # Zeros, since what a mask hides is still multiplied by nought.
