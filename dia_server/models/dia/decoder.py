@@ -91,8 +91,9 @@ class Decoder:
             hidden = hidden + self._listen_to_itself(hidden, number, layer, place)
             hidden = hidden + self._read_text(hidden, number, layer, place)
             hidden = self._feed(hidden, layer.mlp_norm, self._numbers.norm_eps, layer.gate_up, layer.down)
-        logits = F.linear(self._norm(hidden, weights.decoder_norm).float(), weights.head)
-        logits = logits.view(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
+        # In this order, few rows take a third of the time on the processor.
+        logits = (weights.head @ self._norm(hidden, weights.decoder_norm).float().t()).t()
+        logits = logits.reshape(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
         return logits[0], logits[1]
 
     def _place(self, pages: int, text_pages: int) -> Place:
