@@ -27,7 +27,7 @@ pytest.importorskip("transformers")
 from transformers import DiaFeatureExtractor, DiaProcessor, DiaTokenizer  # noqa: E402
 
 from dia_server.models.dia import guard, windows  # noqa: E402
-from dia_server.models.dia.codec import Codec, load_codec  # noqa: E402
+from dia_server.models.dia.codec import BATCH_FRAMES, Codec, load_codec  # noqa: E402
 from dia_server.models.dia.delay import Codes, frames_of  # noqa: E402
 from dia_server.models.dia.engine import DiaEngine  # noqa: E402
 from dia_server.models.dia.prompts import Prompts  # noqa: E402
@@ -169,6 +169,23 @@ def test_a_window_has_the_same_samples_whichever_others_are_decoded_with_it(code
     together = codec.decode(many)
     for codes, samples in zip(many, together, strict=True):
         assert np.array_equal(codec.decode([codes])[0], samples)
+
+
+def test_windows_of_one_length_are_decoded_in_one_shape_on_a_gpu(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_codec()
+    several, shapes = Codec(model, torch.device("cpu")), set()
+    monkeypatch.setattr(several, "_batch_frames", BATCH_FRAMES)
+    decode = model.decode
+
+    def noted(audio_codes: Any) -> Any:
+        shapes.add(tuple(audio_codes.shape))
+        return decode(audio_codes=audio_codes)
+
+    monkeypatch.setattr(model, "decode", noted)
+    many = [random_codes(length, seed) for seed, length in enumerate([14] * 9 + [24, 84, 84])]
+    for codes, samples in zip(many, several.decode(many), strict=True):
+        assert np.allclose(codec.decode([codes])[0], samples, atol=1e-5)
+    assert shapes == {(8, 9, 14), (4, 9, 24), (1, 9, 84)}
 
 
 @given(
