@@ -6,9 +6,11 @@ import hashlib
 import io
 import random
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,11 +27,11 @@ pytest.importorskip("transformers")
 from transformers import DiaFeatureExtractor, DiaProcessor, DiaTokenizer  # noqa: E402
 
 from dia_server.models.dia import guard, windows  # noqa: E402
-from dia_server.models.dia.codec import Codec, load_codec  # noqa: E402
+from dia_server.models.dia.codec import BATCH_FRAMES, Codec, load_codec  # noqa: E402
 from dia_server.models.dia.delay import Codes, frames_of  # noqa: E402
 from dia_server.models.dia.engine import DiaEngine  # noqa: E402
 from dia_server.models.dia.prompts import Prompts  # noqa: E402
-from dia_server.models.dia.reading import carry_of, tagged  # noqa: E402
+from dia_server.models.dia.reading import carry_of, lead_of, tagged  # noqa: E402
 from dia_server.models.recording import BadRecording  # noqa: E402
 from dia_server.tasks import Audio, Done, Ending, Failed, Reference, Speak  # noqa: E402
 from dia_speech import random_codes, reading, runtime_of, spoken  # noqa: E402
@@ -167,6 +169,23 @@ def test_a_window_has_the_same_samples_whichever_others_are_decoded_with_it(code
     together = codec.decode(many)
     for codes, samples in zip(many, together, strict=True):
         assert np.array_equal(codec.decode([codes])[0], samples)
+
+
+def test_windows_of_one_length_are_decoded_in_one_shape_on_a_gpu(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_codec()
+    several, shapes = Codec(model, torch.device("cpu")), set()
+    monkeypatch.setattr(several, "_batch_frames", BATCH_FRAMES)
+    decode = model.decode
+
+    def noted(audio_codes: Any) -> Any:
+        shapes.add(tuple(audio_codes.shape))
+        return decode(audio_codes=audio_codes)
+
+    monkeypatch.setattr(model, "decode", noted)
+    many = [random_codes(length, seed) for seed, length in enumerate([14] * 9 + [24, 84, 84])]
+    for codes, samples in zip(many, several.decode(many), strict=True):
+        assert np.allclose(codec.decode([codes])[0], samples, atol=1e-5)
+    assert shapes == {(8, 9, 14), (4, 9, 24), (1, 9, 84)}
 
 
 @given(
@@ -321,6 +340,21 @@ def test_a_segment_that_is_judged_whole_is_sent_at_its_end(stage: Stage) -> None
     assert pcm == stage.hear(speak(5))[0].sound.tobytes()
 
 
+def test_a_segment_that_is_judged_whole_is_decoded_as_it_comes(
+    endless: Path, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at its end would keep everybody else waiting."""
+    decode, sizes = codec.decode, []
+
+    def counted(windows: Sequence[Codes]) -> list[Sound]:
+        sizes.append(len(windows))
+        return decode(windows)
+
+    monkeypatch.setattr(codec, "decode", counted)
+    Stage(endless, codec, tmp_path, slots=1).hear(speak(1, "a", judge="segment"))
+    assert max(sizes) <= 2 < sum(sizes)
+
+
 @pytest.mark.parametrize(("judge", "attempts"), [("start", 1), ("segment", 3)])
 def test_who_does_not_end_is_ended(endless: Path, codec: Codec, tmp_path: Path, judge: str, attempts: int) -> None:
     stage = Stage(endless, codec, tmp_path, slots=1)
@@ -451,6 +485,12 @@ def test_prompts_come_in_the_order_in_which_their_speakers_do(stage: Stage, tmp_
     text = "[S1] And I. [S2] What I said. [S1] Yes. [S2] No."
     rows = spoken(stage.runtime, reading(text, codes, round(guard.most_seconds(words.text) * RATE / HOP), 5))
     assert np.array_equal(heard.sound, stage.sound(frames_of(rows[:-1], stage.runtime.architecture)))
+
+
+@pytest.mark.parametrize("transcript", ["[S1] I said.", "[s2] I said.", " I said. ", "[S1] I [S1] said."])
+def test_a_transcript_is_its_speakers_whichever_tag_it_has(stage: Stage, tmp_path: Path, transcript: str) -> None:
+    reference = msgspec.structs.replace(recorded(tmp_path, 0.3), transcript=transcript)
+    assert lead_of(speak(5, "Yes.", speaker="S2", references={"S2": reference}), stage.prompts).text == "[S2] I said."
 
 
 @pytest.mark.parametrize(

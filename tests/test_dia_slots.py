@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import random
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ pytestmark = needs_dia
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from dia_server.models.dia import graph  # noqa: E402
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.models.dia.layers import PAGE, behind, paged_attention  # noqa: E402
 from dia_server.models.dia.runtime import Reading, Run, Runtime  # noqa: E402
@@ -157,6 +160,25 @@ def test_each_attempt_says_something_else_and_the_first_the_same_again(
     assert np.array_equal(again, first)
     assert not np.array_equal(second[:20], first[:20])
     assert np.array_equal(second, second_elsewhere)
+
+
+def test_graphs_keep_the_step_whose_tensors_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # There are none but on a GPU; what they read elsewhere is memory of others.
+    for name in ("Stream", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(graph, "_captured", lambda *_: None)
+
+    class Decoder:
+        def step(self, pages: int, text_pages: int) -> None: ...
+
+    decoder = Decoder()
+    kept = weakref.ref(decoder)
+    graphs = graph.Graphs(decoder.step, [1], [1])
+    del decoder
+    gc.collect()
+    assert kept() is not None
+    del graphs
+    assert kept() is None
 
 
 def poison_keys(runtime: Runtime, slot: int) -> None:

@@ -14,7 +14,8 @@ from benchmarks.common import ROOT, Note, table
 from benchmarks.dia_model import CHANNELS, CODES, begin, codec, device, pair, reading, where
 from dia_server.models.dia.layers import PAGE, behind, paged_attention
 from dia_server.models.dia.noise import philox
-from dia_server.models.dia.runtime import Runtime
+from dia_server.models.dia.runtime import Reading, Runtime
+from dia_server.models.dia.slots import TEXT_PAGE
 from dia_server.models.dia.weights import Weights
 
 TITLE = "Dia: equal bits"
@@ -63,8 +64,10 @@ def _checks(note: Note) -> Iterator[tuple[str, bool]]:
     )
     yield f"{slots} slots: in another process", there.stdout.strip() == alone(weights, slots, frames)
     note("parts")
-    yield "attention over 2 and over 12 pages", _attention()
-    yield "DAC's windows alone and by eight", _codec()
+    for slots in (1, 8, 32):
+        yield f"{slots} slots: attention to codes over 1 to 12 pages", _attention(2 * slots, 4, 4, PAGE)
+        yield f"{slots} slots: attention to text over 1 to 12 pages", _attention(slots, 16, 1, TEXT_PAGE)
+    yield "DAC's windows alone and together", _codec()
     yield "noise here and on the processor", _noise()
 
 
@@ -81,9 +84,7 @@ def _codes(weights: Weights, slots: int, frames: int, slot: int, *, tenants: boo
     # Some are there before, others come and go meanwhile.
     others = [other for other in range(slots) if other != slot] if tenants else []
     for other in others[::2]:
-        begin(
-            runtime, other, reading(int(dice.integers(1000)), frames=int(dice.integers(1, 2 * frames)), prompt=longest)
-        )
+        begin(runtime, other, _stranger(dice, int(dice.integers(1, 2 * frames)), longest))
     for _ in range(3 if tenants else 0):
         runtime.step()
     begin(runtime, slot, wanted)
@@ -91,7 +92,7 @@ def _codes(weights: Weights, slots: int, frames: int, slot: int, *, tenants: boo
     while True:
         outcome = runtime.step()
         if (other := next(joining, None)) is not None:
-            begin(runtime, other, reading(int(dice.integers(1000)), frames=frames, prompt=int(dice.integers(longest))))
+            begin(runtime, other, _stranger(dice, frames, int(dice.integers(longest))))
         if outcome is None or all(run.reading is not wanted for run in outcome.runs):
             continue
         rows.append(outcome.codes[slot])
@@ -99,15 +100,22 @@ def _codes(weights: Weights, slots: int, frames: int, slot: int, *, tenants: boo
             return hashlib.sha256(np.array(rows).tobytes()).hexdigest()
 
 
-def _attention() -> bool:
+def _stranger(dice: np.random.Generator, frames: int, prompt: int) -> Reading:
+    """Somebody else, whose text reaches over any number of pages."""
+    text = b"\x01" + b"a" * int(dice.integers(1, 1000))
+    return reading(int(dice.integers(1000)), frames, prompt, text)
+
+
+def _attention(rows: int, heads: int, group: int, page: int) -> bool:
+    """The same bits over one page as over twelve."""
     generator = torch.Generator(device=device()).manual_seed(0)
     queries, keys, values = (
         torch.randn(shape, device=device(), dtype=torch.bfloat16, generator=generator)
-        for shape in ((16, 4, 4, 128), (12, 16, 4, PAGE, 128), (12, 16, 4, PAGE, 128))
+        for shape in ((rows, heads, group, 128), (12, rows, heads, page, 128), (12, rows, heads, page, 128))
     )
-    lengths = torch.arange(16, device=device()) * 20 + 100
-    few, many = (paged_attention(queries, keys[:n], values[:n], behind(lengths, n, PAGE)) for n in (2, 12))
-    return bool((few == many).all())
+    lengths = torch.arange(rows, device=device()) % page + 1
+    one, *more = (paged_attention(queries, keys[:n], values[:n], behind(lengths, n, page)) for n in range(1, 13))
+    return all(one.equal(each) for each in more)
 
 
 def _codec() -> bool:

@@ -12,6 +12,7 @@ from transformers import DacConfig, DacModel, DiaConfig, DiaForConditionalGenera
 
 from dia_server.models.dia.architecture import Architecture
 from dia_server.models.dia.codec import Codec
+from dia_server.models.dia.loading import be_deterministic
 from dia_server.models.dia.runtime import Reading, Runtime
 from dia_server.models.dia.slots import Slots
 from dia_server.models.dia.weights import Weights, take_weights
@@ -43,6 +44,7 @@ def where() -> str:
 
 def pair(dtype: torch.dtype) -> Pair:
     """Dia-1.6B as its configuration has it, with random weights."""
+    be_deterministic()
     with torch.device("meta"):
         reference = DiaForConditionalGeneration(DiaConfig())
     reference = reference.to(dtype).to_empty(device=device()).eval()
@@ -67,6 +69,7 @@ def _fill_buffers(reference: DiaForConditionalGeneration) -> None:
 
 def codec() -> Codec:
     """DAC at 44.1 kHz as `descript/dac_44khz` configures it."""
+    be_deterministic()
     torch.manual_seed(0)
     ratios = {"downsampling_ratios": [2, 4, 8, 8], "sampling_rate": 44_100}
     return Codec(DacModel(DacConfig(**ratios)), device())

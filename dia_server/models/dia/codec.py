@@ -18,9 +18,10 @@ from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.delay import Codes
 from dia_server.models.dia.weights import SINGLE_FILE
 
-# Windows decoded at once on a GPU: always as many, so that the shapes, and with them the bits, are the same. On the
-# processor, where more at once are hardly quicker, it is one.
-BATCH = 8
+# Frames decoded at once on a GPU: always as many windows of one length, so that the shapes, and with them the bits, are
+# the same. Of the first ones, which come together, that is eight; a late one fills the GPU by itself, and mostly comes
+# alone. On the processor, where more at once are hardly quicker, it is one of any length.
+BATCH_FRAMES = 112
 
 Samples = NDArray[np.float32]
 
@@ -36,7 +37,7 @@ class Codec:
     def __init__(self, model: DacModel, device: torch.device) -> None:
         self._model = model.to(device, torch.float32).eval().requires_grad_(False)
         self._device = device
-        self._batch = BATCH if device.type == "cuda" else 1
+        self._batch_frames = BATCH_FRAMES if device.type == "cuda" else 1
         self.hop_length = int(np.prod(model.config.downsampling_ratios))
         self.sample_rate = int(model.config.sampling_rate)
         self.codebooks = int(model.config.n_codebooks)
@@ -54,14 +55,15 @@ class Codec:
         by_length: dict[int, list[int]] = {}
         for number, window in enumerate(windows):
             by_length.setdefault(len(window), []).append(number)
-        for numbers in by_length.values():
-            for first in range(0, len(numbers), self._batch):
-                batch = numbers[first : first + self._batch]
-                found |= zip(batch, self._decode([windows[number] for number in batch]), strict=True)
+        for length, numbers in by_length.items():
+            size = max(1, self._batch_frames // length)
+            for first in range(0, len(numbers), size):
+                batch = numbers[first : first + size]
+                found |= zip(batch, self._decode([windows[number] for number in batch], size), strict=True)
         return [found[number] for number in range(len(windows))]
 
-    def _decode(self, windows: list[Codes]) -> list[Samples]:
-        stacked = np.pad(np.stack(windows), ((0, self._batch - len(windows)), (0, 0), (0, 0)))
+    def _decode(self, windows: list[Codes], size: int) -> list[Samples]:
+        stacked = np.pad(np.stack(windows), ((0, size - len(windows)), (0, 0), (0, 0)))
         codes = torch.from_numpy(stacked).to(self._device).transpose(1, 2)
         samples = self._model.decode(audio_codes=codes).audio_values.cpu().numpy()
         return list(samples[: len(windows)])

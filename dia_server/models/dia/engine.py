@@ -152,7 +152,7 @@ class DiaEngine:
             run = speaking.run
             speaking.restart(self._runtime.start(run.slot, run.reading, speaking.attempt + 1))
             return
-        for audio in heard:
+        for audio in speaking.sendable(heard):
             speaking.sent += len(audio.pcm) // SAMPLE_BYTES
             yield task_id, audio
         if speaking.frames is not None:

@@ -22,21 +22,25 @@ class Graphs:
 
     def __init__(self, step: Step, pages: Iterable[int], text_pages: Iterable[int]) -> None:
         """Takes seconds; every number of pages that will be asked for has to be named."""
-        memory = torch.cuda.graph_pool_handle()
-        self._graphs = {sizes: _captured(step, *sizes, memory) for sizes in product(pages, text_pages)}
+        # Replays read its tensors where they were at the capture, and nobody else may hold them.
+        self._step = step
+        # One for all, since cuBLAS keeps memory for each stream that it has seen.
+        stream, memory = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._graphs = {sizes: _captured(step, *sizes, stream, memory) for sizes in product(pages, text_pages)}
 
     def __call__(self, pages: int, text_pages: int) -> None:
         self._graphs[pages, text_pages].replay()
 
 
-def _captured(step: Step, pages: int, text_pages: int, memory: tuple[int, int]) -> torch.cuda.CUDAGraph:
-    stream = torch.cuda.Stream()
+def _captured(
+    step: Step, pages: int, text_pages: int, stream: torch.cuda.Stream, memory: tuple[int, int]
+) -> torch.cuda.CUDAGraph:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             step(pages, text_pages)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory):
+    with torch.cuda.graph(graph, pool=memory, stream=stream):
         step(pages, text_pages)
     return graph

@@ -71,9 +71,9 @@ def behind(lengths: Tensor, pages: int, page: int) -> Tensor:
 def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
     """Attention of one query per row to those of the row's keys that are not hidden.
 
-    Each page is multiplied by itself, with the same shapes however many there are, and pages are added up one by one; a
-    page without a key that counts adds exact zeros. So a row's result has the same bits however far others' caches
-    reach, as long as all of its own keys are among the pages given.
+    Each page is multiplied by itself, with the same shapes however many there are, and pages are added up in their
+    order; one without a key that counts adds exact zeros. So a row's result has the same bits however far others'
+    caches reach, as long as all of its own keys are among the pages given.
 
     Args:
         queries: (rows, key heads, queries per key head, head dim).
@@ -92,8 +92,5 @@ def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tenso
     shares = torch.exp(scores - scores.amax(dim=(0, -1), keepdim=True))
     sums = shares.sum(dim=-1, keepdim=True)
     parts = torch.bmm(shares.to(values.dtype).view(-1, group, page), values.view(-1, page, dim))
-    parts = parts.view(pages, rows, heads, group, dim)
-    total, weight = parts[0].float(), sums[0]
-    for number in range(1, pages):
-        total, weight = total + parts[number], weight + sums[number]
-    return (total / weight).to(queries.dtype)
+    total = parts.view(pages, rows, heads, group, dim).sum(dim=0, dtype=torch.float32)
+    return (total / sums.sum(dim=0)).to(queries.dtype)

@@ -44,7 +44,7 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     name = _device()
     model, dac = locate("dia", setup.model), locate("dia", setup.dac)
     need_of(setup, model, dac, name).check(*_free(name))
-    _be_deterministic()
+    be_deterministic()
     device, dtype = torch.device(name), getattr(torch, setup.dtype_on(name))
     weights, codec = load_weights(model, device, dtype), load_codec(dac, device)
     _check_pair(weights, codec)
@@ -101,7 +101,7 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _be_deterministic() -> None:
+def be_deterministic() -> None:
     """Let the same products give the same bits each time, in the precision that they are asked in."""
     # Read when cuBLAS is first used.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -141,7 +141,9 @@ def _revision(repository: Repository, folder: Path) -> str:
 
 def _type_of(device: DeviceName) -> str:
     """The device's type, and what computes on it."""
-    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if device == "cuda" else "cpu"
+    if device == "cpu":
+        return "cpu"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def _rehearse(engine: DiaEngine) -> None:

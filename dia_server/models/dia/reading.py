@@ -6,17 +6,14 @@ with `[S1]` and to take turns (nari-labs/dia, README), so that speakers get thei
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 import numpy as np
 
 from dia_server.errors import BadInput
 from dia_server.models.dia.delay import Codes
 from dia_server.models.dia.prompts import Prompts
+from dia_server.script import dialogue
 from dia_server.tasks import Speak
-
-_TAG = re.compile(r"\[(S[12])\]")
 
 
 class Lead(msgspec.Struct, frozen=True):
@@ -53,12 +50,12 @@ def lead_of(task: Speak, prompts: Prompts) -> Lead:
         raise BadInput(
             "Model 'dia' needs to know what is said in the voice's recording; give its audio prompt a transcript"
         )
-    text = " ".join(f"[{speaker}] {reference.transcript}" for speaker, reference in references)
+    text = " ".join(_said(speaker, reference.transcript or "") for speaker, reference in references)
     return Lead(text, b"".join(_packed(prompts.codes(reference)) for _, reference in references))
 
 
 def carry_of(task: Speak, codes: Codes) -> bytes:
-    """What a segment leaves to the one behind it; nothing if nothing of it was spoken, or that one would say it too."""
+    """What a segment leaves to the one behind it: nothing if it has no sound, as that one would say its text too."""
     if not len(codes):
         return b""
     return msgspec.msgpack.encode(Lead(f"[{task.speaker}] {task.text}", _packed(codes)))
@@ -66,9 +63,7 @@ def carry_of(task: Speak, codes: Codes) -> bytes:
 
 def turns(text: str, speaker: str) -> list[tuple[str, str]]:
     """Who says what; `speaker` says what stands before the first tag."""
-    untagged, *marked = _TAG.split(text)
-    found = [(speaker, untagged), *zip(marked[::2], marked[1::2], strict=True)]
-    return [(who, words.strip()) for who, words in found if words.strip()]
+    return [(who, words) for who, words in dialogue.turns(text, speaker) if words]
 
 
 def tagged(text: str) -> str:
@@ -81,6 +76,15 @@ def tagged(text: str) -> str:
         parts.append(words if who == last else f"{tag} {words}")
         last = who
     return " ".join(parts)
+
+
+def _said(speaker: str, transcript: str) -> str:
+    """A transcript behind its speaker's tag; it may have one of its own, whatever its speaker is called here."""
+    found = turns(transcript, speaker)
+    # One of two speakers keeps its tags.
+    if len({who for who, _ in found}) == 1:
+        transcript = " ".join(words for _, words in found)
+    return f"[{speaker}] {transcript}"
 
 
 def _packed(codes: Codes) -> bytes:

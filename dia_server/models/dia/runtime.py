@@ -157,7 +157,7 @@ class _Copies:
         rows = torch.arange(slots.count, device=slots.codes.device)
         found = (slots.codes[rows, slots.position], slots.since, slots.broken)
         is_cuda = slots.codes.device.type == "cuda"
-        self._host = [_to_host(tensor) if is_cuda else tensor.clone() for tensor in found]
+        self._host = [_to_host(tensor) if is_cuda else tensor for tensor in found]
         self._event = torch.cuda.Event() if is_cuda else None
         if self._event is not None:
             self._event.record()
@@ -165,7 +165,8 @@ class _Copies:
     def arrays(self) -> tuple[Codes, NDArray[np.int64], NDArray[np.bool_]]:
         if self._event is not None:
             self._event.synchronize()
-        codes, since, broken = (tensor.numpy() for tensor in self._host)
+        # Rows are kept for as long as a segment lasts, and pinned memory is slow to get: it goes back at once.
+        codes, since, broken = (tensor.numpy().copy() for tensor in self._host)
         return codes, since, broken
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dia_server.models.dia import guard, windows
@@ -38,6 +40,7 @@ class Speaking:
         self.run = run
         self.frames: int | None = None
         self._heard = 0
+        self._kept: list[Audio] = []
         self._loudest = -np.inf
         self._rows: list[Codes] = []
 
@@ -58,7 +61,7 @@ class Speaking:
         if self.frames is not None:
             return list(windows.ready(self._heard, self.frames, whole=True))
         known = len(self._rows) - self._architecture.max_delay
-        return [] if self.is_held else list(windows.ready(self._heard, known, whole=False))
+        return list(windows.ready(self._heard, known, whole=False))
 
     def codes(self, first: int, last: int) -> Codes:
         """Frames [first, last), (frames, channels)."""
@@ -71,6 +74,14 @@ class Speaking:
         self._loudest = max(self._loudest, guard.level(heard, codec.sample_rate))
         self._heard = window.end
         return Audio(window.start * hop, heard.astype("<f4", copy=False).tobytes())
+
+    def sendable(self, heard: Sequence[Audio]) -> list[Audio]:
+        """What may be sent now that more was heard."""
+        self._kept += heard
+        if self.is_held and self.frames is None:
+            return []
+        kept, self._kept = self._kept, []
+        return kept
 
     def findings(self, codec: Codec) -> tuple[str, ...]:
         """What is wrong with the segment; nothing is known before its end."""
