@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from dia_server.background import uninterrupted
 from dia_server.database.database import Database, open_database
 from dia_server.database.tables import jobs
 from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
@@ -42,6 +44,29 @@ class Scripted:
             raise end
         stem.with_name(f"{stem.name}.wav").write_text(end)
         return f"{stem.name}.wav", {"size": len(end)}
+
+
+class Writing(Scripted):
+    """A handler that is cancelled while a thread of its writes the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+        self.has_written = threading.Event()
+        self.task: asyncio.Task[Any] | None = None
+
+    async def run(
+        self, job_id: str, payload: bytes, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str | None, dict[str, Any]]:
+        del job_id, payload, report
+        self.task = asyncio.current_task()
+        await uninterrupted(asyncio.to_thread(self._write, stem.with_name(f"{stem.name}.wav")))
+        return f"{stem.name}.wav", {}
+
+    def _write(self, path: Path) -> None:
+        assert self.may_write.wait(20)
+        path.write_text("sound")
+        self.has_written.set()
 
 
 @pytest.fixture
@@ -144,3 +169,21 @@ async def test_a_bug_fails_its_job_and_no_other(database: Database, tmp_path: Pa
         assert "secret" not in found.error
         await submit(database)
         await until(database, status="completed", number=2)
+
+
+async def test_what_a_cancelled_job_was_writing_is_not_left_behind(database: Database, tmp_path: Path) -> None:
+    job = await submit(database)
+    handler = Writing()
+    async with runner_of(database, tmp_path / "tasks", handler).running():
+        await until(database, status="processing")
+        store = JobStore(database, SETTINGS)
+        await store.cancel("k", job.id)
+        # Nobody will look for files of a job that is forgotten.
+        await store.remove([job.id])
+        (tmp_path / "tasks").mkdir()
+        async with asyncio.timeout(20):
+            while handler.task is None or not handler.task.cancelling():
+                await asyncio.sleep(0.02)
+        handler.may_write.set()
+    assert handler.has_written.is_set()
+    assert list((tmp_path / "tasks").iterdir()) == []

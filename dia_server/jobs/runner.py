@@ -171,6 +171,11 @@ class Runner:
 
         try:
             file, result = await self._handlers[lease.kind].run(lease.id, lease.payload, stem, report)
+        except asyncio.CancelledError:
+            # The job may be forgotten by now, so that nobody else would look for what it has left.
+            for path in self._folder.glob(f"{stem.name}.*"):
+                path.unlink(missing_ok=True)
+            raise
         except (DiaServerError, OSError) as error:
             await self._end_early(lease, error)
         except Exception as error:

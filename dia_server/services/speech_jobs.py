@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from dia_server.audio.encode import FORMATS
+from dia_server.background import uninterrupted
 from dia_server.blobs import Blobs
 from dia_server.files import replacing
 from dia_server.services import recipe
@@ -47,7 +48,7 @@ class SpeechJobs:
                 report(account.segments / len(plan.tasks))
         data = kind.whole(b"".join(pieces))
         path = stem.with_name(f"{stem.name}.{kind.extension}")
-        await asyncio.to_thread(_write, path, data)
+        await uninterrupted(asyncio.to_thread(_write, path, data))
         await self._history.add(plan, account, monotonic() - started, data if self._history.saves else None)
         return path.name, {
             "size": len(data),
