@@ -61,12 +61,13 @@ def model_state(manifest: Manifest, settings: Settings) -> str:
     try:
         for repository in manifest.repositories(setup):
             locate(manifest.name, repository)
+        taken = None if manifest.gpu_bytes is None else manifest.gpu_bytes(setup)
     except ModelUnavailable as error:
         return error.message
     if settings.lane_of(manifest.name) is None:
         return "in no lane: add it to `lanes` in config.yaml"
-    if manifest.gpu_bytes is not None:
-        return f"ready; takes {manifest.gpu_bytes(setup) / 1e9:.1f} GB of a GPU"
+    if taken is not None:
+        return f"ready; takes {taken / 1e9:.1f} GB of a GPU"
     if missing_files := [download.name for download in manifest.downloads(settings) if not download.path.exists()]:
         return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"
