@@ -26,6 +26,7 @@ pytestmark = needs_dia
 SLOTS = 4
 WORKERS = 2
 KILLS = 3
+LEVEL_BYTES, MOST_ROUNDS = 8 * MEGABYTE, 7
 # A network with random weights hardly ever ends by itself; this is when the clip does, in frames.
 SHORT = 100
 DIALOGUE = (
@@ -65,10 +66,6 @@ def dialogue(speaking: Server) -> bytes:
 
 def deaths(server: Server) -> int:
     return sum(worker["deaths"] for worker in server.workers())
-
-
-def pids(server: Server) -> list[int]:
-    return [worker["pid"] for worker in server.workers() if worker["pid"]]
 
 
 def test_the_sdk_streams_what_a_whole_answer_holds(speaking: Server, dialogue: bytes) -> None:
@@ -133,14 +130,15 @@ def test_a_job_has_the_bytes_of_an_answer(speaking: Server) -> None:
     assert speaking.get(f"/jobs/{job}/result").content == speaking.post("/generate", body).content
 
 
-def test_two_voices_with_recordings_speak_to_each_other(speaking: Server) -> None:
+def test_two_voices_with_recordings_speak_to_each_other(home: Path, speaking: Server) -> None:
     for name, said in (("ada", recording("slt")), ("ben", recording("rms"))):
         form, files = {"prompt_id": name}, {"audio_file": ("it.flac", said.file)}
         httpx.post(f"{speaking.url}/audio_prompts/upload", data=form, files=files, timeout=60).raise_for_status()
         transcript = {"transcript": said.transcript}
         httpx.put(f"{speaking.url}/audio_prompts/{name}/transcript", json=transcript).raise_for_status()
         speaking.post("/voice_mappings", {"voice_id": name, "audio_prompt": name}).raise_for_status()
-    httpx.put(f"{speaking.url}/voice_mappings/ada", json={"speakers": {"S2": "ben"}}).raise_for_status()
+    ada = home / "voices" / "ada.yaml"
+    ada.write_text(ada.read_text(encoding="utf-8") + "speakers: {S2: ben}\n", encoding="utf-8")
     answers = [
         speaking.speak("[S1] Hello. [S2] Hello!", voice, seed=2, response_format="pcm", max_tokens=SHORT)
         for voice in ("ada", "ada", "ben")
@@ -184,9 +182,12 @@ def test_two_hundred_mixed_requests_leave_no_slot_and_no_memory_taken(speaking: 
         with ThreadPoolExecutor(2 * SLOTS) as clients:
             assert set(clients.map(ask, range(100))) <= {200, 400}
         wait_until(lambda: speaking.busy() == 0)
-        return {pid: psutil.Process(pid).memory_info().rss for pid in pids(speaking)}
+        workers = [worker for worker in speaking.workers() if worker["lane"] == "speech"]
+        return {worker["pid"]: psutil.Process(worker["pid"]).memory_info().rss for worker in workers}
 
-    before, after = hundred(), hundred()
-    assert len(after) == WORKERS
-    assert before.keys() == after.keys()
-    assert {pid: (after[pid] - before[pid]) // (16 * MEGABYTE) <= 0 for pid in after} == dict.fromkeys(after, True)
+    # What is prepared for each shape takes memory at first; what leaks never stops.
+    rounds = [hundred(), hundred()]
+    while any(rounds[-1][pid] - rounds[-2][pid] > LEVEL_BYTES for pid in rounds[0]):
+        assert len(rounds) < MOST_ROUNDS
+        rounds.append(hundred())
+    assert len(rounds[0]) == WORKERS

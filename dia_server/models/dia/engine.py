@@ -147,10 +147,11 @@ class DiaEngine:
 
     def _send(self, task_id: int, speaking: Speaking, heard: Sequence[Audio]) -> Iterator[tuple[int, Event]]:
         findings = speaking.findings(self._codec)
-        if findings and not speaking.sent and speaking.attempt + 1 < guard.ATTEMPTS:
+        reading = speaking.run.reading
+        # Without a temperature every attempt is the same.
+        if findings and not speaking.sent and reading.temperature and speaking.attempt + 1 < guard.ATTEMPTS:
             log.info("a segment is made anew: %s", ", ".join(findings))
-            run = speaking.run
-            speaking.restart(self._runtime.start(run.slot, run.reading, speaking.attempt + 1))
+            speaking.restart(self._runtime.start(speaking.run.slot, reading, speaking.attempt + 1))
             return
         for audio in speaking.sendable(heard):
             speaking.sent += len(audio.pcm) // SAMPLE_BYTES

@@ -38,6 +38,9 @@ def load(threads: int, setup: DiaSetup) -> Engine:
         ModelUnavailable: the weights aren't here, or damaged, or don't fit; or the GPU can't be used.
     """
     torch.set_num_threads(threads)
+    # oneDNN keeps what it has prepared for a thousand shapes, more than 100 MB, as the last window of each clip has a
+    # length of its own. The grid's windows need fewer than 200.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "200")
     # What it draws and warns of would stand in the log beside our own words for it.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
