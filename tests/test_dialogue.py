@@ -13,6 +13,7 @@ import yaml
 from conftest import Server, make_home, running_server, wait_until
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
+from dia_server.pool.choice import Choice
 from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.references import References
@@ -35,7 +36,7 @@ class Home:
         settings = Settings(engine="dia", voice_aliases={})
         self.prompts = PromptStore(folder / "audio_prompts", settings)
         references = References(self.prompts, Blobs(folder / "blobs"))
-        self._planner = Planner(settings, VoiceStore(folder / "voices"), references)
+        self._planner = Planner(settings, Choice("dia"), VoiceStore(folder / "voices"), references)
 
     def voice(self, name: str, **fields: Any) -> None:
         (self.folder / "voices" / f"{name}.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
