@@ -141,6 +141,7 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
         dependencies={
             "settings": _given(settings),
             "pool": _given(pool),
+            "choice": _given(pool.choice),
             "voices": _given(voices_there),
             "planner": _given(core.planner),
             "speech": _given(core.speech),

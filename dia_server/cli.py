@@ -120,9 +120,7 @@ def worker(home: Path, config: Path | None, workers: int | None) -> None:
     help="Make a saved clip again, from the .json file beside it; it needs no TEXT, and all but --srt is as it was",
 )
 @click.option("--voice", default="skylark", show_default=True)
-@click.option(
-    "--model", default="dia", show_default=True, help="A name from `dia-server models`; dia is the default one"
-)
+@click.option("--model", help="A name from `dia-server models`, or one of OpenAI's [the default one]")
 @click.option("--speed", type=click.FloatRange(0.25, 4.0), default=1.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same bytes [drawn and shown]")
 @click.option("--instructions", default="", help='How to say it, such as "cheerful and quick"; see docs/directing.md')
@@ -134,6 +132,7 @@ def say(
     output: Path,
     sidecar: Path | None,
     srt: Path | None,
+    model: str | None,
     **wanted: Any,
 ) -> None:
     """Speak TEXT into a file, without a server. `-` reads the text from standard input.
@@ -148,8 +147,11 @@ def say(
       dia-server say - -o chapter.flac --srt chapter.srt < chapter.txt
       dia-server say --from outputs/20260115-103000-1a2b3c4d.json -o again.wav
     """
+    import msgspec
+
     from dia_server import logs
     from dia_server import say as saying
+    from dia_server.models import registry
     from dia_server.services.plan import SpeechRequest
 
     settings = _settings(home, config, workers=1)
@@ -161,7 +163,10 @@ def say(
         raise click.UsageError("Say what to speak: either TEXT or --from")
     if text == "-":
         text = sys.stdin.read()
-    request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), **wanted)
+    if model in registry.speaking():
+        # To servers' clients `dia` is the default model; here it is itself.
+        settings = msgspec.structs.replace(settings, engine=model)
+    request = SpeechRequest(text=text, format=output.suffix.removeprefix(".").lower(), model=model or "dia", **wanted)
     saying.say(settings, home, request, output, srt)
 
 
@@ -249,10 +254,11 @@ def pull(home: Path, config: Path | None, model: str) -> None:
     Examples:
       dia-server models pull hibari
       dia-server models pull whisper                    the size that config.yaml names
+      dia-server models pull dia                        6 GB; the commit is written into config.yaml
     """
     from dia_server import pull as pulling
 
-    pulling.pull(model, _settings(home, config))
+    pulling.pull(model, _settings(home, config), _sources(home, config))
 
 
 @main.command(context_settings=CONTEXT)

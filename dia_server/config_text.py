@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -46,8 +46,9 @@ def _with_value(text: str, name: str, value: Any) -> str:
     if there is None:
         return _with_new(text, _dump(text, {name: value}), name)
     key, node = there
-    if value and isinstance(value, dict) and isinstance(node, yaml.MappingNode) and not node.flow_style:
-        return _with_items(text, key, node, value)
+    if _is_block(node, value):
+        start, items, end = _with_items(text, key, node, value, yaml.safe_load(text)[name])
+        return text[:start] + items + text[end:]
     return text[: key.start_mark.index] + _dump(text, {name: value}) + text[_end_of(node, text) :]
 
 
@@ -68,21 +69,31 @@ def _with_new(text: str, entry: str, name: str) -> str:
     return before + entry + (after if default and after else end_of_line)
 
 
-def _with_items(text: str, key: yaml.Node, node: yaml.MappingNode, value: Mapping[str, Any]) -> str:
-    """The text with other items in a block; those that stay keep their comments, which are above and beside them."""
-    old = yaml.safe_load(text)[key.value]
+def _is_block(node: yaml.Node, value: Any) -> TypeGuard[yaml.MappingNode]:
+    """Whether the value can go into the node item by item."""
+    return bool(value) and isinstance(value, dict) and isinstance(node, yaml.MappingNode) and not node.flow_style
+
+
+def _with_items(
+    text: str, key: yaml.Node, node: yaml.MappingNode, value: Mapping[str, Any], old: Mapping[str, Any]
+) -> tuple[int, str, int]:
+    """A block with other items, and where it begins and ends; those that stay keep their comments, above and beside."""
     start = at = _line_end(text, key.end_mark.index)
     lines = {}
     for item, inner in node.value:
         name, begin, end = item.value, inner.start_mark.index, _end_of(inner, text)
         after = _line_end(text, end)
         if name in value:
-            entry = text[begin:end] if value[name] == old[name] else _dump(text, value[name], node)
+            entry = text[begin:end]
+            if value[name] != old[name] and _is_block(inner, value[name]):
+                begin, entry, end = _with_items(text, item, inner, value[name], old[name])
+            elif value[name] != old[name]:
+                entry = _dump(text, value[name], node)
             lines[name] = text[at:begin] + entry + text[end:after]
         at = after
     margin = _end_of_line(text) + " " * node.start_mark.column
     found = [lines.get(name) or margin + _dump(text, {name: each}, node) for name, each in value.items()]
-    return text[:start] + "".join(found) + text[at:]
+    return start, "".join(found), at
 
 
 def _dump(text: str, value: Any, siblings: yaml.Node | None = None) -> str:

@@ -88,7 +88,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         blobs=blobs,
         voices=voices,
         prompts=prompts,
-        planner=Planner(settings, voices, References(prompts, blobs)),
+        planner=Planner(settings, pool.choice, voices, References(prompts, blobs)),
         history=history,
         speech=speech,
         jobs=jobs,

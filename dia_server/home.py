@@ -14,8 +14,16 @@ from dia_server.files import PART_SUFFIX
 from dia_server.voices.prompts import FOLDER as PROMPTS
 from dia_server.voices.store import install_starters
 
-# Libraries that would write elsewhere, and the folder of the cache that each gets instead.
-CACHES = {"TMPDIR": "tmp", "HIBARI_HOME": "hibari", "HF_HOME": "huggingface", "WHISPER_HOME": "whisper"}
+# Libraries and models that would write elsewhere, and the folder of the cache that each gets instead.
+CACHES = {
+    "TMPDIR": "tmp",
+    "HIBARI_HOME": "hibari",
+    "HF_HOME": "huggingface",
+    "WHISPER_HOME": "whisper",
+    "DIA_CACHE": "dia",
+    "TORCHINDUCTOR_CACHE_DIR": "torch",
+    "TRITON_CACHE_DIR": "triton",
+}
 
 # Libraries that would report to their makers.
 SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -23,6 +31,7 @@ SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 # Where files are written.
 UNFINISHED = (
     "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
+    "cache/dia/prompts",
 )  # fmt: skip
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600

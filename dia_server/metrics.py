@@ -22,6 +22,7 @@ REAL_TIME_FACTOR = Histogram(
     ["model"],
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
+FINDINGS = Counter("dia_findings", "Segments by what their model found wrong with their sound", ["model", "finding"])
 CLIPS = Gauge("dia_clips", "Clips open, those that wait for a worker or for their reader included")
 CLIPS_WAITING = Gauge("dia_clips_waiting", "Clips of which no worker has begun anything")
 

@@ -18,16 +18,19 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from dia_server import __version__
-from dia_server.errors import DiaServerError, SettingsError
+from dia_server.errors import DiaServerError, ModelUnavailable, SettingsError
 from dia_server.models import registry
+from dia_server.models.hub import locate
 from dia_server.models.protocol import Manifest
+from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.serve import listen
-from dia_server.services.plan import check_models, default_model
+from dia_server.services.plan import check_models
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore, voices_of
 
 FREE_BYTES = 1_000_000_000
+PULL = "dia-server models pull"
 
 
 class Finding(msgspec.Struct):
@@ -42,19 +45,29 @@ class Finding(msgspec.Struct):
 def show_models(settings: Settings) -> None:
     """A table of the installed models."""
     table = Table("model", "state", "licence", "what it is", "from")
-    default = default_model(settings)
+    default, reason = choose(settings, Devices(settings)).default(settings)
     for name, manifest in registry.manifests().items():
         label = f"{name} (default)" if name == default else name
         table.add_row(label, model_state(manifest, settings), manifest.licence, manifest.description, manifest.source)
     Console().print(table)
+    Console().print(f"{default} is the default one: {reason}", markup=False)
 
 
 def model_state(manifest: Manifest, settings: Settings) -> str:
     """`ready`, or what is missing."""
     if missing := manifest.missing_packages():
         return f"not installed: {', '.join(missing)}"
+    setup = registry.setup_of(manifest.name, settings.models)
+    try:
+        for repository in manifest.repositories(setup):
+            locate(manifest.name, repository)
+        taken = None if manifest.gpu_bytes is None else manifest.gpu_bytes(setup)
+    except ModelUnavailable as error:
+        return error.message
     if settings.lane_of(manifest.name) is None:
         return "in no lane: add it to `lanes` in config.yaml"
+    if taken is not None:
+        return f"ready; takes {taken / 1e9:.1f} GB of a GPU"
     if missing_files := [download.name for download in manifest.downloads(settings) if not download.path.exists()]:
         return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"
@@ -91,8 +104,12 @@ def _model(name: str, manifest: Manifest, settings: Settings) -> Finding:
     state = model_state(manifest, settings)
     if manifest.missing_packages() and manifest.extra:
         return Finding(f"model {name}", True, state, f"if you want it: {manifest.installation}")
-    advice = "" if state.startswith("ready") else "reinstall with `make clean serve`, or leave the model alone"
-    return Finding(f"model {name}", state.startswith("ready"), state, advice)
+    if state.startswith("ready"):
+        return Finding(f"model {name}", True, state)
+    if manifest.repositories(registry.setup_of(name, settings.models)):
+        # Whoever has not chosen it needs none of its weights.
+        return Finding(f"model {name}", settings.engine != name, state, f"if you want it: `{PULL} {name}`")
+    return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:
@@ -119,7 +136,8 @@ def _gpus(settings: Settings) -> Finding:
 
 def _check_models(settings: Settings) -> str:
     check_models(settings)
-    return f"{default_model(settings)} is the default one"
+    model, reason = choose(settings, Devices(settings)).default(settings)
+    return f"{model} is the default one: {reason}"
 
 
 def _encoders() -> str:

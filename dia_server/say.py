@@ -17,6 +17,8 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.files import replacing
+from dia_server.pool.choice import choose
+from dia_server.pool.devices import Devices
 from dia_server.pool.pool import running_pool
 from dia_server.services import outputs
 from dia_server.services.account import Account
@@ -41,9 +43,11 @@ def say(settings: Settings, home: Path, request: SpeechRequest, output: Path, ca
     _check_files(output, captions)
     # Limits on a request protect servers; here is only one listener.
     settings = msgspec.structs.replace(settings, max_input_characters=max(1, len(request.text)))
+    check_models(settings)
+    choice = choose(settings, Devices(settings))
     with tempfile.TemporaryDirectory() as folder:
         references = References(PromptStore(home / FOLDER, settings), Blobs(Path(folder)))
-        plan = asyncio.run(Planner(settings, VoiceStore(voices_of(home)), references).plan(request))
+        plan = asyncio.run(Planner(settings, choice, VoiceStore(voices_of(home)), references).plan(request))
         _speak(settings, plan, output, captions)
     if request.instructions:
         console.print(f"instructions understood: {', '.join(plan.understood) or 'nothing'}")

@@ -45,10 +45,9 @@ def _meta(description: str, *, restart: str = "", secret: bool = False) -> msgsp
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Worker processes that share their work and are delayed by no other lane."""
 
-    models: Annotated[tuple[str, ...], _meta("models that these workers run; the first is loaded at start")] = (
-        "hibari",
-        "noise",
-    )
+    models: Annotated[
+        tuple[str, ...], _meta("models that these workers run; the default one, or else the first, is loaded at start")
+    ] = ("dia", "hibari", "noise")
     processes: Annotated[
         Positive,
         _meta(
@@ -63,7 +62,9 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = None
     device: Annotated[
         Literal["auto", "cpu"],
-        _meta("auto takes GPUs, if any are used and the first model can compute there; cpu never does"),
+        _meta(
+            "auto takes GPUs, if any are used and the model that is loaded at start can compute there; cpu never does"
+        ),
     ] = "auto"
     task_timeout: Annotated[
         Seconds | None, _meta("seconds that somebody may wait for one task; null takes `segment_timeout`")
@@ -122,7 +123,14 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             "more is a 429 with Retry-After; null is no limit"
         ),
     ] = None
-    engine: Annotated[str, _meta("the default model: a model's name, or `auto` for the best that runs here")] = "auto"
+    engine: Annotated[
+        str,
+        _meta("the default model: a model's name, or `auto` for the best that can run here, found out at the start"),
+    ] = "auto"
+    models: Annotated[
+        dict[str, dict[str, Any]],
+        _meta("settings of the models' own, by the model's name, such as `{dia: {slots: 8}}`", restart=_STARTED_WITH),
+    ] = msgspec.field(default_factory=dict)
     unknown_models: Annotated[
         Literal["default", "refuse"],
         _meta(

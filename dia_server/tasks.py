@@ -54,12 +54,14 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
 
     Attributes:
         model: registered name of the model.
-        text: the segment's text, without speaker tags.
-        speaker: who speaks within the voice, `S1` or `S2`.
+        text: the segment's text; with speaker tags only for models that read dialogue.
+        speaker: who speaks within the voice, `S1` or `S2`; in a dialogue, who speaks first.
         is_partner: someone other than the voice's own speaker, whom no voice is tied to.
         seed: 0 to 2**63-1; with the fingerprint and the other fields it fixes every sample.
         options: the model's own options, as the manifest's `options` struct has them.
-        reference: whom to imitate, for models that can.
+        references: whom to imitate, by speaker, for models that can.
+        is_chained: it goes on from the segment before it, and can't begin before that one has ended.
+        carry: what that segment left, its `Done.carry`.
     """
 
     model: str
@@ -69,7 +71,9 @@ class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     seed: int
     delivery: Delivery = Delivery()
     options: dict[str, Any] = {}
-    reference: Reference | None = None
+    references: dict[str, Reference] = {}
+    is_chained: bool = False
+    carry: bytes = b""
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
@@ -153,10 +157,19 @@ class Marks(msgspec.Struct, frozen=True, tag="marks"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The task ended well after `samples` samples; `value` is what came of it besides, as the task's struct says."""
+    """The task ended well.
+
+    Attributes:
+        samples: how many there were in all.
+        value: what came of it besides, as the task's struct says.
+        carry: what the next segment of the clip needs to go on from this one; only the model reads it.
+        findings: names of what the model found wrong with the sound that it sent, such as `silent`.
+    """
 
     samples: int
     value: Any = None
+    carry: bytes = b""
+    findings: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

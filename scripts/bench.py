@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,8 @@ NAMES = (
     "transcription",
     "cloning",
 )
+# They take gigabytes and minutes, and say most on a GPU: `bench_dia.py` runs them.
+DIA_NAMES = ("dia_speed", "dia_codec", "dia_equality")
 EXAMPLES = """\
 examples:
   make bench                                  everything, about 20 minutes
@@ -63,6 +66,11 @@ def load(name: str) -> Benchmark:
     return module
 
 
+def benchmark_command(name: str) -> str:
+    """What runs one benchmark."""
+    return f"python scripts/bench_dia.py {name}" if name in DIA_NAMES else f"make bench ARGS={name}"
+
+
 def section(name: str) -> str:
     """Run one benchmark; its section of the page, without the heading."""
     benchmark = load(name)
@@ -71,7 +79,7 @@ def section(name: str) -> str:
     return "\n\n".join(
         [
             benchmark.MEASURED,
-            f"`make bench ARGS={name}` on {machine()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC:",
+            f"`{benchmark_command(name)}` on {machine()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC:",
             body.strip(),
         ]
     )
@@ -86,33 +94,33 @@ def read_sections(page: Path) -> dict[str, str]:
 
 def write_sections(page: Path, sections: dict[str, str]) -> None:
     """The page anew: benchmarks in their order, then what others wrote."""
-    order = [load(name).TITLE for name in NAMES]
+    order = [load(name).TITLE for name in (*NAMES, *DIA_NAMES)]
     titles = [title for title in order if title in sections] + [title for title in sections if title not in order]
     bodies = [f"## {title}\n\n{sections[title]}\n" for title in titles]
     page.write_text("\n".join([INTRODUCTION, *bodies]), encoding="utf-8")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(names: Sequence[str], description: str, examples: str) -> argparse.Namespace:
     """What the command line says."""
-    lines = [f"  {name:14}{load(name).MEASURED}" for name in NAMES]
+    lines = [f"  {name:14}{load(name).MEASURED}" for name in names]
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="\n".join(["benchmarks:", *lines, "", EXAMPLES]),
+        description=description,
+        epilog="\n".join(["benchmarks:", *lines, "", examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="what to measure [everything]")
     parser.add_argument("--dry-run", action="store_true", help="print the sections, leave docs/benchmarks.md alone")
     given = parser.parse_args()
-    if unknown := set(given.names) - set(NAMES):
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if unknown := set(given.names) - set(names):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     return given
 
 
-def main() -> None:
+def main(names: Sequence[str], description: str, examples: str) -> None:
     """Run the benchmarks that were asked for; a failed one leaves its section as it was, and the others run."""
-    given = arguments()
+    given = arguments(names, description, examples)
     failed = []
-    for name in given.names or NAMES:
+    for name in given.names or names:
         started = time.monotonic()
         try:
             body = section(name)
@@ -129,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(NAMES, str(__doc__), EXAMPLES)

@@ -1,4 +1,4 @@
-"""Write what follows from `dia_server.settings.Settings`: docs/configuration.md and config.yaml.
+"""Write what follows from `dia_server.settings.Settings` and the models' own: docs/configuration.md and config.yaml.
 
 With --check, write nothing and fail if one of them is out of date.
 """
@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from dia_server.config_file import ENVIRONMENT_PREFIX
+from dia_server.models import registry
 from dia_server.settings import RESTART, SECRETS, Lane, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,8 @@ a message that names it.
 once* counts for the next request. The rest is changed in the file, or by the variable that sets it, and counts from the
 next start on.
 
-This page and `config.yaml` are written by `scripts/settings_reference.py` from `dia_server/settings.py`.
+This page and `config.yaml` are written by `scripts/settings_reference.py` from `dia_server/settings.py` and the
+models' own settings.
 
 | Setting | Allowed | Default | Meaning | Counts | Environment |
 | --- | --- | --- | --- | --- | --- |
@@ -46,6 +48,16 @@ This page and `config.yaml` are written by `scripts/settings_reference.py` from 
 | Setting | Allowed | Default | Meaning |
 | --- | --- | --- | --- |
 {lane}
+{models}"""
+
+MODEL = """
+## The model {name}
+
+Under `{name}` in `models`.
+
+| Setting | Allowed | Default | Meaning |
+| --- | --- | --- | --- |
+{setup}
 """
 
 
@@ -58,7 +70,7 @@ class Entry(msgspec.Struct, frozen=True):
     default: Any
 
 
-def entries(defaults: Settings | Lane) -> Iterator[Entry]:
+def entries(defaults: msgspec.Struct) -> Iterator[Entry]:
     """The settings in a struct, in the order they are written in."""
     (schema,), components = msgspec.json.schema_components([type(defaults)])
     for name, field in components[component(schema)]["properties"].items():
@@ -81,7 +93,8 @@ def allowed(field: dict[str, Any]) -> str:
     if field["type"] == "array":
         return f"list of {allowed(field['items'])}s"
     if field["type"] == "object":
-        return f"names, each with a {allowed(field['additionalProperties'])}"
+        values = field.get("additionalProperties")
+        return f"names, each with a {allowed(values)}" if values else "mapping"
     bounds = [f"{word} {field[key]}" for key, word in BOUNDS.items() if key in field]
     return ", ".join([field["type"], *bounds])
 
@@ -113,6 +126,11 @@ def configuration_md() -> str:
             for entry in entries(Settings())
         ),
         lane="\n".join(row(entry) for entry in entries(Lane())),
+        models="".join(
+            MODEL.format(name=name, setup="\n".join(row(entry) for entry in entries(manifest.setup())))
+            for name, manifest in registry.manifests().items()
+            if manifest.setup.__struct_fields__
+        ),
     )
 
 

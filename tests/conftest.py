@@ -43,6 +43,7 @@ NOISE_VOICES = {
 QUIET = {"whisper_model_size": "tiny.en", "auto_discover_prompts": False, "auto_transcribe": False}
 AUTOMATIC = {"auto_discover_prompts": True, "auto_transcribe": True}
 needs_whisper = pytest.mark.skipif(find_spec("whisper") is None, reason="Whisper is an extra, and not installed here")
+needs_dia = pytest.mark.skipif(find_spec("transformers") is None, reason="Dia is an extra, and not installed here")
 
 
 class Server:
@@ -180,6 +181,14 @@ def seraphina(server: Server) -> Iterator[Server]:
         yield server
         client.delete("/voice_mappings/seraphina_voice").raise_for_status()
         client.delete("/audio_prompts/seraphina_prompt").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def tiny_dia(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders with a tiny Dia and its codec, weights at random; for tests that `needs_dia`."""
+    from tiny_dia import write_tiny_dia
+
+    return write_tiny_dia(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -186,6 +186,7 @@ def test_what_is_bound_at_the_start_is_refused_with_the_reason(tuned: Server, na
         "host": "0.0.0.0",  # noqa: S104
         "lanes": {"speech": {"models": ["noise"], "processes": 2}},
         "log_format": "json",
+        "models": {"noise": {}},
         "gpu_mode": "cpu",
         "allowed_gpus": [0],
         "run_jobs_in_server": False,

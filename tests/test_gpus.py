@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import Server, make_home, needs_whisper, running_server, wait_until
+from conftest import Server, make_home, needs_dia, needs_whisper, running_server, wait_until
 from dia_server.errors import SettingsError
 from dia_server.pool import nvml
+from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.pool.pool import Pool
 from dia_server.services.gpus import Gpus
@@ -367,3 +368,45 @@ def test_whisper_listens_on_a_real_gpu(tmp_path: Path) -> None:
         device = by_id(server)["tools-0"]["device"]
         assert device.startswith("gpu_")
         assert status(server)["models_loaded"][device]
+
+
+@needs_dia
+@pytest.mark.parametrize(
+    ("free", "changes", "model", "words"),
+    [
+        (20 * GB, {}, "dia", "^$"),
+        (0, {}, "dia", "^$"),
+        (1 * GB, {}, "hibari", "not 'dia': it needs 2.0 GB free on each GPU, and gpu_1 has 1.1 GB"),
+        (4 * GB, {"workers_per_gpu": 3}, "hibari", r"it needs 6\.1 GB free on each GPU, and gpu_1 has 4\.3 GB"),
+        (20 * GB, {"gpu_mode": "cpu"}, "hibari", "not 'dia': it wants a GPU, and none is used"),
+        (20 * GB, {"lanes": {"a": Lane(models=("dia",), device="cpu")}}, "hibari", "its lane 'a' uses no GPU"),
+        (20 * GB, {"lanes": {"a": Lane(models=("hibari",))}}, "hibari", "no lane runs it"),
+        (20 * GB, {"models": {}}, "hibari", "its weights .* are not here.*; fetch them: `dia-server models pull dia`"),
+        (20 * GB, {"engine": "noise"}, "hibari", "`engine` was 'noise' when the server started"),
+    ],
+)
+def test_by_itself_the_best_model_that_can_run_speaks(
+    gpus_of_this_process: Write,
+    tiny_dia: tuple[Path, Path],
+    free: int,
+    changes: dict[str, Any],
+    model: str,
+    words: str,
+) -> None:
+    gpus_of_this_process(gpu("GPU-a"), gpu("GPU-b", free=free))
+    weights, codec = map(str, tiny_dia)
+    settings = Settings(**{"models": {"dia": {"weights": weights, "codec": codec, "slots": 8}}, **changes})
+    choice = choose(settings, Devices(settings))
+    assert choice.model == model
+    assert re.search(words, choice.reason)
+
+
+@needs_dia
+def test_the_lane_of_the_best_model_has_the_gpus(gpus_of_this_process: Write, tiny_dia: tuple[Path, Path]) -> None:
+    gpus_of_this_process(gpu("GPU-a"), gpu("GPU-b"))
+    weights, codec = map(str, tiny_dia)
+    here = Pool(Settings(models={"dia": {"weights": weights, "codec": codec}}))
+    assert [place.name for place in here.lanes["speech"].places] == ["speech-0", "speech-1"]
+    assert here.lanes["speech"].config.models == ("dia", "hibari", "noise")
+    gone = Pool(Settings(models={"dia": {"weights": f"{weights}-gone"}}))
+    assert gone.lanes["speech"].config.models == ("hibari", "dia", "noise")

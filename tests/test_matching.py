@@ -12,12 +12,13 @@ import soxr
 from dia_server.audio.wav import write_wav
 from dia_server.models.hibari.cloning import Cloning, imitate, rendered
 from dia_server.models.hibari.engine import Speaker, speak
-from dia_server.models.matching import recording
+from dia_server.models.matching import listening
 from dia_server.models.matching.alignment import align, mean_rank, nearest
 from dia_server.models.matching.analysis import SAMPLE_RATE, Frames, analyse
 from dia_server.models.matching.cache import IN_MEMORY, Matches
 from dia_server.models.matching.matcher import Match, Melody, learn
 from dia_server.models.matching.pitch import track
+from dia_server.models.recording import BadRecording
 from dia_server.tasks import Audio, Delivery, Marks, Reference, Speak
 from dia_server.voices.prompts import SAMPLE_RATE as PROMPT_RATE
 from prompts import recording as recorded
@@ -185,7 +186,7 @@ def write(path: Path, sound: np.ndarray) -> Reference:
 
 def test_what_is_no_recording_of_a_voice_is_refused_in_words(tmp_path: Path) -> None:
     good = write(tmp_path / "good.wav", recorded("slt").samples)
-    assert recording.listen(good)[1] is False
+    assert listening.listen(good)[1] is False
     noise = np.random.default_rng(0).standard_normal(PROMPT_RATE) * 0.05
     (tmp_path / "text.wav").write_bytes(b"no sound")
     text = Reference(path=str(tmp_path / "text.wav"), sha256=hashlib.sha256(b"no sound").hexdigest())
@@ -197,8 +198,8 @@ def test_what_is_no_recording_of_a_voice_is_refused_in_words(tmp_path: Path) -> 
         (Reference(path=str(tmp_path / "none.wav"), sha256=good.sha256), "No such file"),
         (Reference(path=good.path, sha256="0" * 64), "not the one"),
     ):
-        with pytest.raises(recording.BadRecording, match=words):
-            recording.listen(reference)
+        with pytest.raises(BadRecording, match=words):
+            listening.listen(reference)
 
 
 def test_of_a_long_recording_the_start_is_enough(tmp_path: Path, speaker: Speaker) -> None:

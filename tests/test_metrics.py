@@ -20,7 +20,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 SETTINGS: dict[str, Any] = {
     "engine": "noise",
-    "lanes": {"speech": {"models": ["noise", "rude"], "processes": 1}},
+    "lanes": {"speech": {"models": ["noise", "rude", "duet"], "processes": 1}},
 }
 
 
@@ -125,6 +125,7 @@ def test_a_model_that_does_not_repeat_itself(busy: Server) -> None:
 
 def test_every_metric_is_explained(busy: Server) -> None:
     busy.speak(voice="static")
+    busy.speak("Now hush.", voice="static", model="duet")
     text = busy.get("/metrics").text
     kinds = dict(re.findall(r"^# TYPE (dia_\S+) (\S+)$", text, re.MULTILINE))
     sent = {

@@ -41,7 +41,7 @@ class Stand:
         self.pool = Pool(self.settings)
         references = References(PromptStore(home / "audio_prompts", Settings()), Blobs(home / "blobs"))
         self.speech = Speech(self.settings, self.pool)
-        self.planner = Planner(self.settings, VoiceStore(home / "voices"), references)
+        self.planner = Planner(self.settings, self.pool.choice, VoiceStore(home / "voices"), references)
 
     async def plan(self, audio_format: str, options: dict[str, Any], seed: int = 3) -> Plan:
         """Options go in as parameters do: the request's win over the voice's."""

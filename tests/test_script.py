@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dia_server.errors import BadInput, NothingToSpeak
 from dia_server.script.dialogue import NONVERBAL, PAUSE_SECONDS, Pause, Script, Segment, parse_script
 from dia_server.script.sentences import cut, split_sentences
-from dia_server.script.text import clean
+from dia_server.script.text import Dialogue, clean
 
 LIMIT = 250
 PAUSE = Pause(PAUSE_SECONDS)
@@ -26,6 +26,7 @@ class Model(NamedTuple):
     name: str = "wren"
     languages: tuple[str, ...] = ("en",)
     nonverbal: frozenset[str] = frozenset()
+    dialogue: Dialogue | None = None
 
 
 ENGLISH = Model()

@@ -128,8 +128,11 @@ def answers(url: str) -> bool:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"DIA_SERVER_ENGINE": "nosuch"}, "engine: model 'nosuch' is not installed; installed are hibari, noise"),
-        ({"DIA_SERVER_ENGINE": "decoder"}, "engine: model 'decoder' is not installed; installed are hibari, noise"),
+        ({"DIA_SERVER_ENGINE": "nosuch"}, "engine: model 'nosuch' is not installed; installed are dia, hibari, noise"),
+        (
+            {"DIA_SERVER_ENGINE": "decoder"},
+            "engine: model 'decoder' is not installed; installed are dia",
+        ),
         ({"DIA_SERVER_LANES": "{}"}, "length >= 1"),
         ({"DIA_SERVER_LANES": "{speech: {models: [hibari, nosuch]}}"}, "lanes.speech: model 'nosuch'"),
         ({"DIA_SERVER_LANES": "{speech: {models: []}}"}, "`models` must name at least one"),

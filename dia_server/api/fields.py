@@ -39,7 +39,7 @@ class Sampling(msgspec.Struct, kw_only=True):
     temperature: Temperature | None = None
     cfg_scale: Annotated[CfgScale | None, msgspec.Meta(description="classifier-free guidance")] = None
     top_p: TopP | None = None
-    max_tokens: Annotated[MaxTokens | None, msgspec.Meta(description="model frames of the whole request")] = None
+    max_tokens: Annotated[MaxTokens | None, msgspec.Meta(description="model frames, behind which the clip ends")] = None
     use_torch_compile: bool | None = None
 
     def chosen_seed(self) -> int | None:

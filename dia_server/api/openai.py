@@ -16,7 +16,8 @@ from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
-from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest, default_model
+from dia_server.pool.choice import Choice
+from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings
@@ -190,15 +191,14 @@ def list_audio_models() -> AudioModelList:
 
     `dia` is left out: it would answer in wav, which Open WebUI needs an FFmpeg of its own for.
     """
-    return AudioModelList(
-        [ModelName(id=name, name=name) for name, manifest in registry.speaking().items() if not manifest.for_tests]
-    )
+    shown = (name for name, manifest in registry.speaking().items() if not manifest.for_tests and name != "dia")
+    return AudioModelList([ModelName(id=name, name=name) for name in shown])
 
 
 @get("/models", summary="List models with descriptions", responses=failures(401), sync_to_thread=False)
-def list_described_models(settings: Settings) -> DescribedModelList:
+def list_described_models(settings: Settings, choice: Choice) -> DescribedModelList:
     """The installed models; `dia` is the default one, whichever it is."""
-    default = registry.manifest(default_model(settings))
+    default = registry.manifest(choice.default(settings)[0])
     speaking = {"dia": default} | registry.speaking()
     return DescribedModelList(
         [ModelDescription(name, name, manifest.description) for name, manifest in speaking.items()]

@@ -24,6 +24,7 @@ from dia_server.pool.pool import Pool
 from dia_server.pool.supervisor import WorkerInfo
 from dia_server.services.history import History
 from dia_server.services.speech_jobs import KIND
+from dia_server.settings import Settings
 
 PAGES = Path(__file__).parent.parent / "pages"
 # The page has its own scripts and styles only, and plays what its script has fetched.
@@ -46,6 +47,8 @@ class Health(msgspec.Struct, kw_only=True):
     version: str
     draining: bool
     fingerprints: dict[str, str]
+    default_model: str
+    default_reason: str
 
 
 class WorkerList(msgspec.Struct):
@@ -75,15 +78,18 @@ def _page() -> bytes:
     responses=failures(400) | {503: ResponseSpec(Health, description="not ready", generate_examples=False)},
     sync_to_thread=False,
 )
-def health(pool: Pool, ready: str | None = None) -> Response[Health]:
+def health(pool: Pool, settings: Settings, ready: str | None = None) -> Response[Health]:
     """200 while the process answers; with `?ready`, 503 until a worker is up and while draining."""
+    model, reason = pool.choice.default(settings)
     body = Health(
         status=pool.health(),
         model_loaded=pool.up,
         timestamp=time.time(),
         version=__version__,
         draining=pool.draining,
-        fingerprints={model: name for worker in pool.workers() for model, name in worker.fingerprints.items()},
+        fingerprints={key: name for worker in pool.workers() for key, name in worker.fingerprints.items()},
+        default_model=model,
+        default_reason=reason,
     )
     is_ready = pool.up and not pool.draining
     return Response(body, status_code=200 if ready is None or is_ready else 503)

@@ -11,10 +11,20 @@ import numpy as np
 from dia_server import __version__
 
 
-def fingerprint(model: str, *, packages: tuple[str, ...], revision: str, dtype: str, threads: int, slots: int) -> str:
+def fingerprint(
+    model: str,
+    *,
+    packages: tuple[str, ...],
+    revision: str,
+    dtype: str,
+    threads: int,
+    slots: int,
+    besides: tuple[str, ...] = (),
+) -> str:
     """`<model>-<16 hex digits>`: a hash of all versions, the weights' revision, dtype, processor, threads and slots.
 
     The processor counts by its instruction sets: vectorised kernels round differently from one set to the next.
+    `besides` is what else counts for this model.
     """
     parts = [
         f"dia-server=={__version__}",
@@ -25,6 +35,7 @@ def fingerprint(model: str, *, packages: tuple[str, ...], revision: str, dtype: 
         *_instruction_sets(),
         f"threads={threads}",
         f"slots={slots}",
+        *besides,
     ]
     return f"{model}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
 

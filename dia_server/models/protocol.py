@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from dia_server.script.text import Dialogue
 from dia_server.settings import Settings
 from dia_server.tasks import Ending, Event, Failed, Task
 
@@ -37,9 +39,51 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Recordings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model asks of the recordings that it imitates.
+
+    Attributes:
+        most_seconds: of each one.
+        most_seconds_together: of all that one task has.
+        needs_transcript: it has to know what is said in them.
+    """
+
+    most_seconds: float = math.inf
+    most_seconds_together: float = math.inf
+    needs_transcript: bool = False
+
+
 def no_downloads(settings: Settings) -> tuple[Download, ...]:
     """What a model has that comes whole."""
     del settings
+    return ()
+
+
+class Repository(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights that are a folder of files: one on this machine, or one that the Hugging Face hub has.
+
+    Attributes:
+        name: what the model calls it.
+        source: a folder, or a hub's id like `owner/name`.
+        revision: the commit; None is the last one that was fetched.
+        setting: of the model's own settings, the one that records the commit.
+        files: patterns of what is needed of it.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    setting: str
+    files: tuple[str, ...]
+
+
+class NoSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model without settings of its own."""
+
+
+def no_repositories(setup: Any) -> tuple[Repository, ...]:
+    """What a model has whose weights are no folders."""
+    del setup
     return ()
 
 
@@ -50,20 +94,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         name: the registered name, as clients send it in `model`.
         description: one sentence for lists.
         capabilities: names of the task structs that it takes, by their tag.
-        engine: `module:function` that loads the engine; the function takes the number of threads.
+        engine: `module:function` that loads the engine; the function takes the number of threads and a `setup`.
         options: the struct of the model's own options (tasks carry them as plain data).
+        setup: the struct of the model's own settings, those under `models` in config.yaml.
         sample_rate: of the samples that it makes, in Hz.
         licence: SPDX id of the weights' licence.
         source: where the weights come from.
         packages: modules that have to be importable.
         extra: the extra of dia-server that brings them; None if they come with it.
         downloads: lists what can be fetched besides under these settings, here already or not.
+        repositories: lists the folders that the model is read from, by its `setup`; without one of them it can't be.
+        rank: `engine: auto` takes the model with the highest that can run; one with 0 it never takes.
+        gpu_bytes: memory that the model takes on a GPU, by its `setup`; given, `engine: auto` takes it only there.
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
         directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
+        recordings: what those have to be like that it imitates.
+        dialogue: how much it reads at once, if it reads the turns of several speakers in one task; else it gets a
+            sentence at a time.
         beat_seconds: longest time that one step may take before the worker counts as hung.
         devices: `cpu`, `cuda` or both; on `cuda` the engine finds one GPU, and no other is visible to it. One that
             should compute there and can't has to raise: on the processor its bytes would be others.
@@ -74,18 +125,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: frozenset[str]
     engine: str
     options: type[msgspec.Struct]
+    setup: type[msgspec.Struct] = NoSetup
     sample_rate: int
     licence: str
     source: str
     packages: tuple[str, ...] = ()
     extra: str | None = None
     downloads: Callable[[Settings], tuple[Download, ...]] = no_downloads
+    repositories: Callable[[Any], tuple[Repository, ...]] = no_repositories
+    rank: int = 0
+    gpu_bytes: Callable[[Any], int] | None = None
     languages: tuple[str, ...] = ()
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
     directable: frozenset[str] = frozenset()
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
+    recordings: Recordings = Recordings()
+    dialogue: Dialogue | None = None
     beat_seconds: float = 10.0
     devices: frozenset[Literal["cpu", "cuda"]] = frozenset({"cpu"})
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
-from dia_server.errors import ModelNotFound
+import msgspec
+
+from dia_server.errors import ModelNotFound, SettingsError
 from dia_server.models.protocol import Engine, Manifest
 
 GROUP = "dia_server.models"
@@ -37,8 +41,25 @@ def manifest(name: str) -> Manifest:
         raise ModelNotFound(f"Model '{name}' not found. Installed models: {known}", param="model") from None
 
 
-def load_engine(name: str, threads: int) -> Engine:
-    """Import a model's heavy half and load it; takes seconds, so only workers call it."""
+def setup_of(name: str, models: Mapping[str, Mapping[str, Any]]) -> msgspec.Struct:
+    """A model's own settings; `models` are those of all, as plain data.
+
+    Raises:
+        SettingsError: one is unknown or out of range.
+    """
+    kind = manifest(name).setup
+    try:
+        return msgspec.convert(models.get(name, {}), kind)
+    except msgspec.ValidationError as error:
+        known = ", ".join(kind.__struct_fields__) or "none"
+        raise SettingsError(f"models.{name}: {error}; the settings of model '{name}' are: {known}") from None
+
+
+def load_engine(name: str, threads: int, setup: Mapping[str, Any]) -> Engine:
+    """Import a model's heavy half and load it; takes seconds, so only workers call it.
+
+    `setup` are the model's own settings, as plain data.
+    """
     module, function = manifest(name).engine.split(":")
-    engine: Engine = getattr(import_module(module), function)(threads)
+    engine: Engine = getattr(import_module(module), function)(threads, setup_of(name, {name: setup}))
     return engine

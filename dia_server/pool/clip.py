@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from dia_server.errors import DiaServerError, ReplayMismatch
-from dia_server.tasks import SAMPLE_BYTES, Audio, Done, Marks, Task
+from dia_server.tasks import SAMPLE_BYTES, Audio, Done, Marks, Speak, Task
 
 if TYPE_CHECKING:
     from dia_server.pool.dispatch import Lane
@@ -81,7 +83,7 @@ class SegmentRun:
     Attributes:
         order: place in the queue, kept by a replay, so that it goes first.
         urgent: a listener lacks this segment next.
-        value: what came of the task besides samples; set once it has ended well.
+        done: how the task ended; None until it has ended well.
         strikes: deaths of a worker without progress on this task.
     """
 
@@ -93,10 +95,23 @@ class SegmentRun:
         self.ended = False
         self.ledger = Ledger()
         self.strikes = 0
-        self.value: Any = None
+        self.done: Done | None = None
+        self._next: SegmentRun | None = None
+        self._error: DiaServerError | None = None
         self._best_attempt: int | None = None
         self._items: asyncio.Queue[bytes | Marks | DiaServerError | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def value(self) -> Any:
+        """What came of the task besides samples."""
+        return None if self.done is None else self.done.value
+
+    def precede(self, run: SegmentRun) -> None:
+        """Queue `run` with what this one leaves, once it has ended well; else it ends as this one does."""
+        self._next = run
+        if self.ended:
+            self._hand_on()
 
     def start_deadline(self, seconds: float, error: DiaServerError) -> None:
         """End the run with `error` unless it has ended by then; the first deadline counts."""
@@ -113,7 +128,7 @@ class SegmentRun:
     def complete(self, done: Done) -> None:
         """All samples are there."""
         self.ledger.finish(done.samples)
-        self.value = done.value
+        self.done = done
         self._end(None)
 
     def fail(self, error: DiaServerError) -> None:
@@ -157,6 +172,18 @@ class SegmentRun:
         if self._timer is not None:
             self._timer.cancel()
         self._items.put_nowait(last)
+        self._error = last
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        run = self._next
+        if run is None or run.ended:
+            return
+        if self.done is None:
+            run._end(self._error)  # noqa: SLF001
+            return
+        run.task = msgspec.structs.replace(run.task, carry=self.done.carry)
+        self.clip.lane.submit(run)
 
 
 class Clip:
@@ -176,14 +203,24 @@ class Clip:
         self.waiting = True
         self._closed = closed
         self._runs: list[SegmentRun] = []
+        self._last: SegmentRun | None = None
 
     def run(self, task: Task, *, urgent: bool = False) -> SegmentRun:
-        """Queue a task, as read-ahead unless it is urgent; iterating the run makes it urgent."""
+        """Queue a task, as read-ahead unless it is urgent; iterating the run makes it urgent.
+
+        One that is chained is queued when the run before it has ended.
+        """
         run = SegmentRun(task, self)
-        self._runs.append(run)
+        before = self._last if isinstance(task, Speak) and task.is_chained else None
+        self._last = run
+        # What has ended well holds no slot, and may hold much else.
+        self._runs = [*(each for each in self._runs if each.done is None), run]
         if urgent:
             self.lane.promote(run)
-        self.lane.submit(run)
+        if before is None:
+            self.lane.submit(run)
+        else:
+            before.precede(run)
         return run
 
     def fail(self, error: DiaServerError) -> None:
@@ -191,11 +228,15 @@ class Clip:
         for run in self._runs:
             run.fail(error)
 
-    def close(self) -> None:
-        """End all runs and give their slots back; may be called again."""
+    def withdraw(self) -> None:
+        """End all runs and give their slots back."""
         for run in self._runs:
             self.lane.withdraw(run)
         self._runs.clear()
+
+    def close(self) -> None:
+        """Withdraw, and be no clip of the pool any more; may be called again."""
+        self.withdraw()
         self._closed(self)
 
     def __enter__(self) -> Self:

@@ -24,11 +24,13 @@ class Device(msgspec.Struct, frozen=True):
     Attributes:
         uuid: what a worker there gets as the one GPU that it sees.
         kind: the name of its type.
+        free: bytes of its memory that were free when it was looked for; 0 if it can't tell.
     """
 
     index: int | None = None
     uuid: str = ""
     kind: str = "the processor"
+    free: int = 0
 
     @property
     def name(self) -> str:
@@ -142,7 +144,7 @@ def find_devices(visible: str | None) -> Found:
     is_sick = bool(missing)
     if len(seen) < len(cards):
         missing.append(f"{VISIBLE} is '{visible}', which hides {len(cards) - len(seen)}")
-    gpus = (Device(index, card.uuid, card.kind) for index, card in enumerate(seen) if not card.problem)
+    gpus = (Device(index, card.uuid, card.kind, card.free) for index, card in enumerate(seen) if not card.problem)
     return Found(tuple(gpus), "; ".join(missing), is_sick)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import msgspec
 
@@ -12,16 +13,18 @@ _LENGTH = struct.Struct("!I")
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
-    """Load a model ahead of its first task."""
+    """Load a model ahead of its first task; `setup` are its own settings, as plain data."""
 
     model: str
+    setup: dict[str, Any]
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Run a task, loading its model if need be; `attempt` names it in every answer."""
+    """Run a task, loading its model by `setup` if need be; `attempt` names it in every answer."""
 
     attempt: int
     task: Task
+    setup: dict[str, Any]
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

@@ -30,11 +30,12 @@ class NoDriver(NoAnswer):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A GPU of this machine; one with a `problem` has no more than that."""
+    """A GPU of this machine, with the bytes that were free on it; one with a `problem` has no more than that."""
 
     uuid: str = ""
     kind: str = ""
     problem: str = ""
+    free: int = 0
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -146,7 +147,8 @@ def _session() -> Iterator[Any]:
 def _card(pynvml: Any, index: int) -> Card:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        return Card(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle))
+        uuid, kind = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
+        return Card(uuid, kind, free=_reading(pynvml, uuid).free)
     except pynvml.NVMLError as error:
         return Card(problem=str(error))
 

@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Literal
 
+import structlog
+
 from dia_server import metrics
 from dia_server.errors import Draining, NoWorker, QueueFull
+from dia_server.pool.choice import choose
 from dia_server.pool.clip import Clip
 from dia_server.pool.devices import Devices
 from dia_server.pool.dispatch import Lane
@@ -17,6 +20,8 @@ from dia_server.pool.supervisor import Place, WorkerInfo
 from dia_server.settings import Settings
 
 WATCH_SECONDS = 0.1
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -37,13 +42,15 @@ class Pool:
         """Look for GPUs; where there are no listeners, background work takes every slot.
 
         Raises:
-            SettingsError: the settings want GPUs that aren't there.
+            SettingsError: the settings want GPUs that aren't there, or a model's own settings are wrong.
         """
         self._settings = settings
         self.devices = Devices(settings)
+        self.choice = choose(settings, self.devices)
+        lanes = {name: self.choice.arranged(lane, settings) for name, lane in settings.lanes.items()}
         self.lanes = {
             name: Lane(name, config, settings, self.devices.picks(config), has_listeners=has_listeners)
-            for name, config in settings.lanes.items()
+            for name, config in lanes.items()
         }
         self.draining = False
         self._clips: set[Clip] = set()
@@ -67,6 +74,8 @@ class Pool:
     async def start(self) -> None:
         """Start all workers; returns before they are up."""
         self.devices.announce()
+        model, reason = self.choice.default(self._settings)
+        log.info("default model", model=model, reason=reason)
         self.devices.watch.start()
         self._keepers = [asyncio.create_task(place.live(), name=place.name) for place in self.places]
         self._keepers.append(asyncio.create_task(self._watch(), name="watchdog"))

@@ -122,7 +122,7 @@ class Place:
             self._last_heard = time.monotonic()
         self._last_attempt += 1
         self._attempts[self._last_attempt] = Attempt(run.task.model, time.monotonic(), run)
-        self._send(Run(self._last_attempt, run.task))
+        self._send(Run(self._last_attempt, run.task, self._settings.models.get(run.task.model, {})))
 
     def release(self, run: SegmentRun) -> None:
         """Cancel the run if it is here; its slot stays taken until the worker gives it back."""
@@ -160,7 +160,8 @@ class Place:
         self.device = self._pick()
         self._worker = await LocalWorker.start(self.name, self._config.threads, self.device.uuid, self._receive)
         log.debug("worker started", worker=self.name, pid=self._worker.pid)
-        self._send(Load(self._config.models[0]))
+        first = self._config.models[0]
+        self._send(Load(first, self._settings.models.get(first, {})))
         await self._worker.dead
         await self._worker.reap()
 

@@ -13,7 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from dia_server.errors import DiaServerError
 from dia_server.models.protocol import Engine
 from dia_server.models.registry import load_engine
 from dia_server.pool import gpu
@@ -99,10 +101,10 @@ class Worker:
 
     def _follow(self, order: Order) -> None:
         match order:
-            case Load(model=model):
-                self._engine(model)
-            case Run(attempt=attempt, task=task):
-                engine = self._engine(task.model)
+            case Load(model=model, setup=setup):
+                self._engine(model, setup)
+            case Run(attempt=attempt, task=task, setup=setup):
+                engine = self._engine(task.model, setup)
                 if engine is not None:
                     self._admit(engine, attempt, task)
             case Cancel(attempt=attempt):
@@ -123,10 +125,15 @@ class Worker:
             return
         self._model_of[attempt] = task.model
 
-    def _engine(self, model: str) -> Engine | None:
+    def _engine(self, model: str, setup: dict[str, Any]) -> Engine | None:
         if model not in self._engines:
             try:
-                engine = load_engine(model, self._threads)
+                engine = load_engine(model, self._threads, setup)
+            except DiaServerError as error:
+                log.error("model %s can't be loaded: %s", model, error.message)
+                _end_without_gpu()
+                self._send(LoadFailed(model, error.message))
+                return None
             except Exception as error:
                 log.exception("model %s can't be loaded", model)
                 _end_without_gpu()

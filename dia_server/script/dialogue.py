@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import groupby
 
 import msgspec
 
 from dia_server.errors import BadInput, NothingToSpeak
+from dia_server.script import pieces
 from dia_server.script.sentences import cut, split_sentences
-from dia_server.script.text import ReadingModel, check_language, clean, is_speakable
+from dia_server.script.text import Dialogue, ReadingModel, check_language, clean, is_speakable
 
 # Dia's list; other words in parentheses are text like any other.
 NONVERBAL = (
@@ -34,7 +36,12 @@ _NONVERBAL_TAG = re.compile(rf"( ?)\( ?({'|'.join(NONVERBAL)}) ?\)([.,;:!?…]*)
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A piece of a script that one task speaks; `speaker` is `S1` or `S2`."""
+    """A piece of a script that one task speaks.
+
+    Attributes:
+        text: for a model that reads dialogue, one turn or several, each behind its tag.
+        speaker: `S1` or `S2`; in a dialogue, who speaks first.
+    """
 
     text: str
     speaker: str
@@ -48,6 +55,7 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
 
 
 Script = tuple[Segment | Pause, ...]
+Cutter = Callable[[str], Iterator[str]]
 
 
 def parse_script(
@@ -64,8 +72,8 @@ def parse_script(
     Args:
         text: as the client sent it.
         primary_speaker: who says what stands before the first speaker tag.
-        manifest: the model's; it decides about languages and non-verbal tags.
-        segment_characters: no segment is longer.
+        manifest: the model's; it decides about languages, non-verbal tags, and whether turns share a segment.
+        segment_characters: no segment is longer, speaker tags aside.
         max_pause_seconds: all exact pauses together are no longer.
         param: what the client calls the text, for error messages.
 
@@ -77,8 +85,12 @@ def parse_script(
     _check_marks(text, param)
     check_language(without_tags(text), manifest, param)
     script: list[Segment | Pause] = []
-    for speaker, words in _turns(text, primary_speaker):
-        for item in _speak(words, speaker, manifest, segment_characters):
+    dialogue = manifest.dialogue and _bounded(manifest.dialogue, segment_characters)
+    cut_up: Cutter = partial(cut, characters=segment_characters)
+    if dialogue:
+        cut_up = partial(pieces.cut_to_fit, bounds=dialogue)
+    for speaker, words in turns(text, primary_speaker):
+        for item in _speak(words, speaker, manifest, cut_up):
             if not _is_breath(item) or (script and isinstance(script[-1], Segment)):
                 script.append(item)
     if script and _is_breath(script[-1]):
@@ -86,7 +98,37 @@ def parse_script(
     if not any(isinstance(item, Segment) for item in script):
         raise NothingToSpeak(_what_there_was(text, manifest), param=param)
     _check_pauses(script, max_pause_seconds, param)
-    return tuple(script)
+    return tuple(_joined(script, dialogue) if dialogue else script)
+
+
+def turns(text: str, speaker: str) -> Iterator[tuple[str, str]]:
+    """Who says what, in order; `speaker` says what stands before the first tag. Some may be empty."""
+    untagged, *tagged = _TURN_TAG.split(text)
+    yield speaker, untagged.strip()
+    for number, words in zip(tagged[::2], tagged[1::2], strict=True):
+        yield f"S{number}", words.strip()
+
+
+def speakers(script: Script) -> set[str]:
+    """All who say something."""
+    segments = [item for item in script if isinstance(item, Segment)]
+    return {who for segment in segments for who, words in turns(segment.text, segment.speaker) if words}
+
+
+def _bounded(dialogue: Dialogue, characters: int) -> Dialogue:
+    most = min(dialogue.most_characters, characters)
+    return dialogue._replace(most_characters=most, fewest_characters=min(dialogue.fewest_characters, most))
+
+
+def _joined(script: list[Segment | Pause], dialogue: Dialogue) -> Iterator[Segment | Pause]:
+    """The script with turns and sentences joined to segments; every pause ends one."""
+    for is_pause, items in groupby(script, key=lambda item: isinstance(item, Pause)):
+        if is_pause:
+            yield from items
+            continue
+        parts = [(item.speaker, item.text) for item in items if isinstance(item, Segment)]
+        for piece in pieces.join(parts, dialogue):
+            yield Segment(pieces.tagged(piece), piece[0][0])
 
 
 def _check_marks(text: str, param: str) -> None:
@@ -114,28 +156,21 @@ def without_tags(text: str) -> str:
     return _NONVERBAL_TAG.sub(" ", _TURN_TAG.sub(" ", _PAUSE_MARK.sub(" ", text)))
 
 
-def _turns(text: str, primary_speaker: str) -> Iterator[tuple[str, str]]:
-    untagged, *tagged = _TURN_TAG.split(text)
-    yield primary_speaker, untagged
-    for number, words in zip(tagged[::2], tagged[1::2], strict=True):
-        yield f"S{number}", words
-
-
-def _speak(words: str, speaker: str, model: ReadingModel, segment_characters: int) -> Iterator[Segment | Pause]:
+def _speak(words: str, speaker: str, model: ReadingModel, cut_up: Cutter) -> Iterator[Segment | Pause]:
     stretch, *marked = _PAUSE_MARK.split(words)
-    yield from _speak_stretch(stretch, speaker, model, segment_characters)
+    yield from _speak_stretch(stretch, speaker, model, cut_up)
     for number, unit, stretch in zip(marked[::3], marked[1::3], marked[2::3], strict=True):
         yield Pause(float(number) / (_MILLISECONDS if unit.lower() == "ms" else 1), is_exact=True)
-        yield from _speak_stretch(stretch, speaker, model, segment_characters)
+        yield from _speak_stretch(stretch, speaker, model, cut_up)
 
 
-def _speak_stretch(words: str, speaker: str, model: ReadingModel, segment_characters: int) -> Iterator[Segment | Pause]:
+def _speak_stretch(words: str, speaker: str, model: ReadingModel, cut_up: Cutter) -> Iterator[Segment | Pause]:
     language = model.languages[0] if model.languages else "en"
     for number, stretch in enumerate(_NONVERBAL_TAG.sub(partial(_keep_or_pause, model), words).split(_PAUSE)):
         if number:
             yield Pause(PAUSE_SECONDS)
         for sentence in _merge_silent(split_sentences(stretch, language), model):
-            for piece in cut(sentence, segment_characters):
+            for piece in cut_up(sentence):
                 if is_speakable(piece, model.languages):
                     yield Segment(piece, speaker)
 

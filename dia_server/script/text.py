@@ -18,6 +18,20 @@ class Language(NamedTuple):
     letters: str
 
 
+class Dialogue(NamedTuple):
+    """The pieces that a model wants that reads the turns of several speakers at once.
+
+    Attributes:
+        fewest_characters: shorter pieces are joined with their neighbours where they fit.
+        most_characters: without speaker tags.
+        most_bytes: in UTF-8, with speaker tags; what stands before a piece may have as many.
+    """
+
+    fewest_characters: int
+    most_characters: int
+    most_bytes: int
+
+
 LANGUAGES = {"en": Language("English", "LATIN")}
 
 # Symbols that are said as words ("percent", "plus") by the models that we have; other symbols and emoji are silent.
@@ -42,6 +56,8 @@ class ReadingModel(Protocol):
     def languages(self) -> tuple[str, ...]: ...
     @property
     def nonverbal(self) -> frozenset[str]: ...
+    @property
+    def dialogue(self) -> Dialogue | None: ...
 
 
 def clean(text: str, param: str) -> str:

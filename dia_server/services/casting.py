@@ -11,8 +11,9 @@ import msgspec
 from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
-from dia_server.services.references import References
-from dia_server.tasks import Delivery, Speak
+from dia_server.script.text import Dialogue
+from dia_server.services.references import References, seconds_of
+from dia_server.tasks import Delivery, Reference, Speak
 from dia_server.voices.text import Voice
 
 
@@ -25,9 +26,11 @@ class Role(msgspec.Struct, frozen=True):
 
 
 def cast_roles(
-    speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str]
+    speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str], field: str
 ) -> dict[str, Role]:
     """Who stands for each speaker of a voice, of those that are there; they may be tied by their aliases.
+
+    `field` names the voice, for errors.
 
     Raises:
         BadInput: the voice ties a speaker to a voice that is not there.
@@ -40,7 +43,7 @@ def cast_roles(
         elif (tied_id := tied if tied in there else aliases.get(tied, tied)) in there:
             roles[speaker] = Role(tied_id, there[tied_id], is_partner=False)
         else:
-            raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param="voice")
+            raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param=field)
     return roles
 
 
@@ -68,52 +71,113 @@ def missing(voice: Voice, there: Mapping[str, Voice], prompts: Container[str], a
     return f"{' and '.join(names)}, which is not there" if names else ""
 
 
-def task_of(
-    role: Role,
-    speaker: str,
-    manifest: Manifest,
-    wanted: Delivery,
-    speed: float,
-    parameters: dict[str, Any],
-    references: References,
-) -> Speak:
-    """The role's task without its text and seed.
+class Casting:
+    """Turns roles into tasks that lack only their text and seed."""
 
-    Raises:
-        BadInput: the model doesn't take the voice's options, or the request's; the voice's recording is missing.
-    """
-    return Speak(
-        model=manifest.name,
-        text="",
-        speaker=speaker,
-        is_partner=role.is_partner,
-        seed=0,
-        delivery=_delivery(role.voice, wanted, speed),
-        options=_options(manifest, role, parameters),
-        reference=references.of(role.voice_id, role.voice) if imitates(manifest) else None,
-    )
+    def __init__(
+        self,
+        manifest: Manifest,
+        wanted: Delivery,
+        parameters: dict[str, Any],
+        references: References,
+        *,
+        field: str,
+    ) -> None:
+        """`wanted` is how the request wants it said, at the model's speed; `field` names the voice, for errors."""
+        self._manifest = manifest
+        self._wanted = wanted
+        self._parameters = parameters
+        self._references = references
+        self._field = field
+
+    def tasks(self, own: Role, roles: Mapping[str, Role]) -> dict[str, Speak]:
+        """By speaker; of a dialogue all have one task, with the recordings of all, and else as `own` speaks.
+
+        Raises:
+            BadInput: the model doesn't take a voice's options, or the request's, or a voice's recording.
+        """
+        if self._manifest.dialogue is None:
+            return {
+                speaker: self._task(role, speaker, self._imitated(role, speaker)) for speaker, role in roles.items()
+            }
+        together: dict[str, Reference] = {}
+        for speaker, role in roles.items():
+            # A partner has a voice of its own, which the model makes up.
+            together |= {} if role.is_partner else self._imitated(role, speaker)
+        self._check_together(together, self._manifest.dialogue)
+        return dict.fromkeys(roles, self._task(own, own.voice.primary_speaker, together))
+
+    def compromises(self, own: Role, roles: Mapping[str, Role], tasks: Mapping[str, Speak]) -> list[str]:
+        """What a dialogue's one task can't do for single speakers, in words."""
+        found: list[str] = []
+        if self._manifest.dialogue is None:
+            return found
+        for speaker, role in roles.items():
+            is_tied, theirs = role.voice_id != own.voice_id, tasks[speaker].references
+            if imitates(self._manifest) and speaker not in theirs and (is_tied or theirs):
+                drift = ", and may change its voice within the clip" if theirs else ""
+                found.append(f"{speaker} has no recording to sound like{drift}")
+            if is_tied and self._own_options(role) != self._own_options(own):
+                found.append(f"{speaker} is spoken with the options of voice '{own.voice_id}'")
+        return found
+
+    def _task(self, role: Role, speaker: str, references: dict[str, Reference]) -> Speak:
+        return Speak(
+            model=self._manifest.name,
+            text="",
+            speaker=speaker,
+            is_partner=role.is_partner,
+            seed=0,
+            delivery=_delivery(role.voice, self._wanted),
+            options=self._options(role),
+            references=references,
+        )
+
+    def _imitated(self, role: Role, speaker: str) -> dict[str, Reference]:
+        if not imitates(self._manifest):
+            return {}
+        reference = self._references.of(role.voice_id, role.voice, self._manifest.recordings, self._field)
+        return {} if reference is None else {speaker: reference}
+
+    def _own_options(self, role: Role) -> dict[str, Any]:
+        return role.voice.models.get(self._manifest.name, {})
+
+    def _options(self, role: Role) -> dict[str, Any]:
+        """The model's own options: the voice's, overlaid with those of the request that the model has a knob for."""
+        knobs, parameters = set(self._manifest.options.__struct_encode_fields__), self._parameters
+        merged = self._own_options(role) | {name: parameters[name] for name in parameters.keys() & knobs}
+        try:
+            msgspec.convert(merged, self._manifest.options)
+        except msgspec.ValidationError as error:
+            raise BadInput(
+                f"Options for model '{self._manifest.name}', from voice '{role.voice_id}' and the request: {error}"
+            ) from None
+        return merged
+
+    def _check_together(self, theirs: Mapping[str, Reference], dialogue: Dialogue) -> None:
+        seconds, most = sum(map(seconds_of, theirs.values())), self._manifest.recordings.most_seconds_together
+        text = " ".join(f"[{speaker}] {each.transcript or ''}" for speaker, each in theirs.items())
+        size = len(text.encode())
+        if seconds > most:
+            what, allowed = f"recordings have {seconds:.1f} s", f"{most:g} s"
+        elif size > dialogue.most_bytes:
+            what, allowed = f"recordings' transcripts have {size} bytes", str(dialogue.most_bytes)
+        else:
+            return
+        raise BadInput(
+            f"The speakers' {what} together, and model '{self._manifest.name}' takes {allowed} in one dialogue; "
+            "upload shorter recordings",
+            param=self._field,
+        )
 
 
-def _delivery(voice: Voice, wanted: Delivery, speed: float) -> Delivery:
+def _delivery(voice: Voice, wanted: Delivery) -> Delivery:
     """The voice's own manner, unless another is wanted."""
     manner = of_style(voice.style)
     return Delivery(
-        speed=speed,
+        speed=wanted.speed,
         pitch=wanted.pitch,
         volume=wanted.volume,
         emotion=wanted.emotion or manner.emotion,
         style=wanted.style if wanted.style != "neutral" else manner.style,
     )
-
-
-def _options(manifest: Manifest, role: Role, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The model's own options: the voice's, overlaid with those of the request that the model has a knob for."""
-    knobs = set(manifest.options.__struct_encode_fields__)
-    merged = role.voice.models.get(manifest.name, {}) | {name: parameters[name] for name in parameters.keys() & knobs}
-    try:
-        msgspec.convert(merged, manifest.options)
-    except msgspec.ValidationError as error:
-        raise BadInput(
-            f"Options for model '{manifest.name}', from voice '{role.voice_id}' and the request: {error}"
-        ) from None
-    return merged

@@ -31,7 +31,6 @@ class Configuration:
         """`sources` are what `settings` was made of."""
         self._settings = settings
         self._sources = sources
-        self._file = sources.file.absolute()
         self._changing = asyncio.Lock()
 
     async def change(self, wanted: Mapping[str, Any]) -> None:
@@ -49,7 +48,7 @@ class Configuration:
             except SettingsError as error:
                 raise BadInput(error.message, param="engine") from None
             if changes:
-                await asyncio.to_thread(self._write, changes)
+                await asyncio.to_thread(rewrite, self._sources, changes)
                 self._settings.adopt(changes)
                 logs.set_level(self._settings)
                 log.info("settings changed", settings=sorted(changes))
@@ -67,7 +66,7 @@ class Configuration:
 
     def _obstacle(self, name: str) -> str | None:
         """Why a setting can't be changed while the server runs, and what to do instead."""
-        instead = f"edit {self._file.name} and restart the server"
+        instead = f"edit {self._sources.file.name} and restart the server"
         if name in SECRETS:
             return f"it is a secret; {instead}"
         if winner := self._sources.winner(name):
@@ -76,38 +75,40 @@ class Configuration:
             return f"{RESTART[name]}; {instead}"
         return None
 
-    def _write(self, changes: Mapping[str, Any]) -> None:
-        """Change the file, if it says something else.
 
-        What others wrote into it since the start stays as it is, and counts from the next start on.
+def rewrite(sources: Sources, changes: Mapping[str, Any]) -> None:
+    """Change the file of the settings, if it says something else.
 
-        Raises:
-            Conflict: it isn't valid, or can't be changed without harm.
-            OSError: it can't be written.
-        """
-        # Where it is a link, its target changes.
-        file = self._file.resolve()
-        try:
-            old = read_text(file)
-            before = self._parse(old)
-            fresh = {name: value for name, value in changes.items() if getattr(before, name) != value}
-            if not fresh:
-                return
-            new = with_values(old, msgspec.to_builtins(fresh))
-            after = self._parse(new)
-            check_models(after)
-        except SettingsError as error:
-            raise Conflict(f"{file.name} is not valid any more, mend it first; nothing was changed. {error}") from None
-        except ValueError as error:
-            raise Conflict(f"{file.name} can only be changed by hand: {error}; nothing was changed") from None
-        if after != msgspec.structs.replace(before, **fresh):
-            raise Conflict(f"{file.name} can only be changed by hand: its form is unusual; nothing was changed")
-        _check_writable(file)
-        with replacing(file) as part:
-            part.write(new.encode())
+    What others wrote into it since the start stays as it is, and counts from the next start on.
 
-    def _parse(self, text: str) -> Settings:
-        return parse_settings(text, self._file, self._sources.environment, self._sources.overrides)
+    Raises:
+        Conflict: it isn't valid, or can't be changed without harm.
+        OSError: it can't be written.
+    """
+    # Where it is a link, its target changes.
+    file = sources.file.absolute().resolve()
+    try:
+        old = read_text(file)
+        before = _parse(old, sources)
+        fresh = {name: value for name, value in changes.items() if getattr(before, name) != value}
+        if not fresh:
+            return
+        new = with_values(old, msgspec.to_builtins(fresh))
+        after = _parse(new, sources)
+        check_models(after)
+    except SettingsError as error:
+        raise Conflict(f"{file.name} is not valid any more, mend it first; nothing was changed. {error}") from None
+    except ValueError as error:
+        raise Conflict(f"{file.name} can only be changed by hand: {error}; nothing was changed") from None
+    if after != msgspec.structs.replace(before, **fresh):
+        raise Conflict(f"{file.name} can only be changed by hand: its form is unusual; nothing was changed")
+    _check_writable(file)
+    with replacing(file) as part:
+        part.write(new.encode())
+
+
+def _parse(text: str, sources: Sources) -> Settings:
+    return parse_settings(text, sources.file, sources.environment, sources.overrides)
 
 
 def _check_writable(file: Path) -> None:

@@ -82,11 +82,11 @@ def read(file: Path, blobs: Blobs) -> tuple[Sidecar, Plan]:
         raise BadInput(f"Can't read {file}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no sidecar of a saved clip: {error}") from None
-    for task in plan.tasks:
-        if task.reference is not None and not Path(task.reference.path).is_file():
+    for reference in plan.references:
+        if not Path(reference.path).is_file():
             raise BadInput(
-                f"The voice imitates a recording that is not there any more: {task.reference.path}. Put the wav file "
-                f"with sha256 {task.reference.sha256} there"
+                f"The voice imitates a recording that is not there any more: {reference.path}. Put the wav file "
+                f"with sha256 {reference.sha256} there"
             )
     return sidecar, plan
 

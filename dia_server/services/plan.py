@@ -12,12 +12,12 @@ import msgspec
 from dia_server.errors import BadInput, ModelNotFound, SettingsError, VoiceNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
-from dia_server.script.dialogue import Pause, Script, Segment, parse_script
+from dia_server.script.dialogue import Pause, Script, parse_script, speakers, turns
 from dia_server.script.instructions import Direction, understand
-from dia_server.services.casting import cast_roles, imitates, task_of
+from dia_server.services.casting import Casting, Role, cast_roles, imitates
 from dia_server.services.references import References
 from dia_server.settings import Settings
-from dia_server.tasks import Delivery, Speak, derive_seed
+from dia_server.tasks import Delivery, Reference, Speak, derive_seed
 from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
@@ -49,7 +49,8 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         speed: 0.25 to 4, without a change of pitch.
         seed: 0 to 2**63-1; None takes the voice's own, or draws one.
         instructions: how to say it, in words; those of the vocabulary count.
-        parameters: what the client set besides, by name; a model gets those that its options have.
+        parameters: what the client set besides, by name; `max_tokens` ends the clip behind so many of the model's
+            frames, and the model gets those that its options have.
         text_field: what the client calls `text`, for error messages.
         voice_field: what the client calls `voice`.
     """
@@ -75,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         items: the tasks and pauses in order.
         sample_rate: of the model, in Hz.
         tempo: the part of the speed that the model doesn't do itself; pauses are written for this tempo.
+        most_samples: the clip ends behind so many, those of pauses included; None for all that there are.
         understood: the terms of the instructions that count.
         unused: names of parameters that have no effect.
         warning: what the client should know.
@@ -89,6 +91,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: int
     tempo: float
     format: str
+    most_samples: int | None = None
     understood: tuple[str, ...]
     unused: tuple[str, ...]
     warning: str | None
@@ -99,10 +102,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return [item for item in self.items if isinstance(item, Speak)]
 
     @property
+    def references(self) -> list[Reference]:
+        """The recordings that are imitated, as often as they are."""
+        return [reference for task in self.tasks for reference in task.references.values()]
+
+    @property
     def script(self) -> str:
         """What is spoken, with a tag for each turn."""
-        turns = groupby(self.tasks, key=lambda task: task.speaker)
-        return " ".join(f"[{speaker}] {' '.join(task.text for task in tasks)}" for speaker, tasks in turns)
+        said = [turn for task in self.tasks for turn in turns(task.text, task.speaker) if turn[1]]
+        spoken = groupby(said, key=lambda turn: turn[0])
+        return " ".join(f"[{speaker}] {' '.join(words for _, words in each)}" for speaker, each in spoken)
 
 
 def default_model(settings: Settings) -> str:
@@ -114,13 +123,17 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak.
+        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak; a
+            model's own settings are wrong.
     """
     wanted = [("engine", default_model(settings), registry.speaking())]
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
+    wanted += [("models", name, registry.manifests()) for name in settings.models]
     for setting, name, installed in wanted:
         if name not in installed:
             raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
+    for name in settings.models:
+        registry.setup_of(name, settings.models)
 
 
 def _models_of_lanes(settings: Settings) -> list[tuple[str, str]]:
@@ -178,24 +191,28 @@ def make_plan(
     direction = understand(request.instructions)
     speed = _clamp(request.speed * direction.delivery.speed, SPEEDS)
     model_speed = _clamp(speed, manifest.speed)
-    speakers = {item.speaker for item in script if isinstance(item, Segment)}
-    cast = {
-        speaker: task_of(role, speaker, manifest, direction.delivery, model_speed, request.parameters, references)
-        for speaker, role in cast_roles(speakers, voice_id, there, settings.voice_aliases).items()
-    }
+    own = Role(voice_id, voice, is_partner=False)
+    roles = cast_roles(speakers(script), voice_id, there, settings.voice_aliases, request.voice_field)
+    wanted = msgspec.structs.replace(direction.delivery, speed=model_speed)
+    casting = Casting(manifest, wanted, request.parameters, references, field=request.voice_field)
+    cast = casting.tasks(own, roles)
+    most_frames = request.parameters.get("max_tokens")
+    notes = [warning] if warning else []
+    notes += casting.compromises(own, roles, cast)
     return Plan(
         text=request.text,
         model=manifest.name,
         voice=voice_id,
         audio_prompt=voice.audio_prompt if imitates(manifest) else None,
         seed=seed,
-        items=tuple(_items(script, cast, seed, model_speed, speed / model_speed)),
+        items=tuple(_items(script, cast, manifest, seed, (model_speed, speed / model_speed))),
         sample_rate=manifest.sample_rate,
         tempo=speed / model_speed,
         format=request.format,
+        most_samples=None if most_frames is None else most_frames * manifest.hop_length,
         understood=direction.understood,
-        unused=_unused(request, manifest, direction, voice),
-        warning=warning,
+        unused=_unused(request, manifest, direction, voice, settings),
+        warning="; ".join(notes) or None,
     )
 
 
@@ -222,9 +239,16 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
     return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
-def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice) -> tuple[str, ...]:
-    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording."""
-    unused = request.parameters.keys() - set(manifest.options.__struct_encode_fields__)
+def _unused(
+    request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice, settings: Settings
+) -> tuple[str, ...]:
+    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording.
+
+    A parameter that asks for what the model's own settings are anyway has what it wants.
+    """
+    setup = msgspec.to_builtins(registry.setup_of(manifest.name, settings.models))
+    unused = request.parameters.keys() - {"max_tokens", *manifest.options.__struct_encode_fields__}
+    unused -= {name for name in unused & setup.keys() if request.parameters[name] == setup[name]}
     neutral = Delivery()
     changed = {
         name for name in Delivery.__struct_fields__ if getattr(direction.delivery, name) != getattr(neutral, name)
@@ -236,11 +260,22 @@ def _unused(request: SpeechRequest, manifest: Manifest, direction: Direction, vo
     return tuple(sorted(unused))
 
 
-def _items(script: Script, cast: dict[str, Speak], seed: int, speed: float, tempo: float) -> Iterator[Speak | Pause]:
+def _items(
+    script: Script, cast: Mapping[str, Speak], manifest: Manifest, seed: int, tempo: tuple[float, float]
+) -> Iterator[Speak | Pause]:
+    """The tasks and pauses; `tempo` is what the model does of the speed, and the rest."""
     number = 0
     for item in script:
         if isinstance(item, Pause):
-            yield Pause(item.seconds * tempo if item.is_exact else item.seconds / speed)
+            yield Pause(item.seconds * tempo[1] if item.is_exact else item.seconds / tempo[0])
             continue
-        yield msgspec.structs.replace(cast[item.speaker], text=item.text, seed=derive_seed(seed, number))
+        task = cast[item.speaker]
+        yield msgspec.structs.replace(
+            task,
+            text=item.text,
+            speaker=item.speaker,
+            seed=derive_seed(seed, number),
+            # Without a recording to go by, each segment would have a voice of its own.
+            is_chained=manifest.dialogue is not None and number > 0 and not task.references,
+        )
         number += 1

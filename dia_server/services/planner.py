@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dia_server.errors import ModelNotFound, VoiceNotFound
+from dia_server.pool.choice import Choice
 from dia_server.services.casting import imitates, prompts_of
 from dia_server.services.plan import Plan, SpeechRequest, choose_model, find_voice, make_plan
 from dia_server.services.references import References
@@ -16,8 +17,9 @@ from dia_server.voices.text import Voice
 class Planner:
     """Plans requests."""
 
-    def __init__(self, settings: Settings, voices: VoiceStore, references: References) -> None:
+    def __init__(self, settings: Settings, choice: Choice, voices: VoiceStore, references: References) -> None:
         self._settings = settings
+        self._choice = choice
         self._voices = voices
         self._references = references
 
@@ -28,17 +30,17 @@ class Planner:
             BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
         """
         # Looked up once, since it looks at every file.
-        there = self._voices.list()
-        if wanted := self._wanted_prompts(request, there):
+        there, settings = self._voices.list(), self._choice.applied(self._settings)
+        if wanted := _wanted_prompts(request, there, settings):
             await self._references.prepare(wanted)
-        return make_plan(request, there=there, references=self._references, settings=self._settings)
+        return make_plan(request, there=there, references=self._references, settings=settings)
 
-    def _wanted_prompts(self, request: SpeechRequest, there: Mapping[str, Voice]) -> set[str]:
-        """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
-        settings = self._settings
-        try:
-            manifest, _ = choose_model(request.model, settings)
-            voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
-        except (ModelNotFound, VoiceNotFound):
-            return set()
-        return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()
+
+def _wanted_prompts(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> set[str]:
+    """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
+    try:
+        manifest, _ = choose_model(request.model, settings)
+        voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
+    except (ModelNotFound, VoiceNotFound):
+        return set()
+    return prompts_of(voice_id, there, settings.voice_aliases) if imitates(manifest) else set()

@@ -8,12 +8,12 @@ import msgspec
 
 from dia_server.blobs import Blobs
 from dia_server.services.plan import Plan
-from dia_server.tasks import Speak
+from dia_server.tasks import Reference, Speak
 
 
 def blobs_of(plan: Plan) -> tuple[str, ...]:
     """The names of the blobs that a plan refers to."""
-    return tuple(sorted({Path(task.reference.path).name for task in plan.tasks if task.reference is not None}))
+    return tuple(sorted({Path(reference.path).name for reference in plan.references}))
 
 
 def encode(plan: Plan) -> bytes:
@@ -33,7 +33,10 @@ def decode(data: bytes, blobs: Blobs) -> Plan:
 
 
 def _relocated(task: Speak, blobs: Blobs) -> Speak:
-    if task.reference is None:
-        return task
-    here = blobs.path(task.reference.sha256, Path(task.reference.path).suffix)
-    return msgspec.structs.replace(task, reference=msgspec.structs.replace(task.reference, path=str(here)))
+    here = {speaker: _found(reference, blobs) for speaker, reference in task.references.items()}
+    return msgspec.structs.replace(task, references=here)
+
+
+def _found(reference: Reference, blobs: Blobs) -> Reference:
+    path = blobs.path(reference.sha256, Path(reference.path).suffix)
+    return msgspec.structs.replace(reference, path=str(path))

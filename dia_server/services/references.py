@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from time import time_ns
 
+from dia_server.audio.wav import read_info
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
+from dia_server.models.protocol import Recordings
 from dia_server.tasks import Reference
 from dia_server.voices.folder import SETTLED_NS
 from dia_server.voices.prompts import PromptStore
@@ -35,11 +38,11 @@ class References:
         if fresh:
             await asyncio.gather(*(asyncio.to_thread(self._keep, path) for path in fresh), return_exceptions=True)
 
-    def of(self, voice_id: str, voice: Voice) -> Reference | None:
-        """What a voice imitates; None for a voice that imitates nobody.
+    def of(self, voice_id: str, voice: Voice, wanted: Recordings, field: str) -> Reference | None:
+        """What a voice imitates; None for a voice that imitates nobody. `field` names it, for errors.
 
         Raises:
-            BadInput: its prompt is not there.
+            BadInput: its prompt is not there, or not as `wanted`.
             OSError: the prompt can't be copied.
         """
         if voice.audio_prompt is None:
@@ -49,14 +52,17 @@ class References:
             raise BadInput(
                 f"Voice '{voice_id}' imitates audio prompt '{voice.audio_prompt}', which is not there; upload it, or "
                 f"change the voice. Audio prompts: {[*self._prompts.list()]}",
-                param="voice",
+                param=field,
             )
         sha256 = self._keep(prompt.path)
-        return Reference(
+        reference = Reference(
             path=str(self._blobs.path(sha256, prompt.path.suffix)),
             sha256=sha256,
             transcript=voice.audio_prompt_transcript or prompt.transcript,
         )
+        if problem := _problem(reference, wanted):
+            raise BadInput(f"Voice '{voice_id}': {problem.format(prompt=voice.audio_prompt)}", param=field)
+        return reference
 
     def _is_kept(self, path: Path) -> bool:
         state = _state(path)
@@ -77,6 +83,30 @@ class References:
         if time_ns() - state[1] > SETTLED_NS:
             self._settled[state] = sha256
         return sha256
+
+
+def seconds_of(reference: Reference) -> float:
+    """How long it is; 0 for what is no recording, of which its model can say more."""
+    # Of the blob itself, since the prompt may be another one by now.
+    try:
+        return read_info(Path(reference.path)).seconds
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _problem(reference: Reference, wanted: Recordings) -> str:
+    """Why a model can't imitate a recording, and what to do; empty if it can."""
+    if wanted.needs_transcript and not (reference.transcript or "").strip():
+        return (
+            "the model has to know what is said in audio prompt '{prompt}'; have it written down by "
+            "POST /audio_prompts/{prompt}/transcribe, or write it by PUT /audio_prompts/{prompt}/transcript"
+        )
+    if wanted.most_seconds < math.inf and (seconds := seconds_of(reference)) > wanted.most_seconds:
+        return (
+            f"audio prompt '{{prompt}}' has {seconds:.1f} s, and the model takes {wanted.most_seconds:g} s at most; "
+            "upload a shorter recording, with its transcript"
+        )
+    return ""
 
 
 def _state(path: Path) -> tuple[Path, int, int]:

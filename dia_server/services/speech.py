@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
+
+import structlog
 
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
@@ -21,6 +24,8 @@ from dia_server.services.history import History
 from dia_server.services.plan import Plan
 from dia_server.settings import Settings
 from dia_server.tasks import SAMPLE_BYTES, Marks
+
+log = structlog.get_logger(__name__)
 
 
 class Speech:
@@ -93,7 +98,7 @@ class Speech:
     async def _encoded(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
         started, longest = monotonic(), self._settings.max_audio_seconds
         renderer = ClipRenderer(plan.sample_rate, plan.tempo, plan.format)
-        async for pcm in self._samples(plan, account, clip):
+        async for pcm in self._wanted_samples(plan, account, clip):
             data = await self._render(renderer, renderer.feed, pcm)
             if renderer.seconds > longest:
                 raise BadInput(
@@ -123,7 +128,20 @@ class Speech:
         account.seconds = renderer.seconds
         account.fingerprint = clip.fingerprint
 
-    async def _samples(self, plan: Plan, account: Account, clip: Clip) -> AsyncIterator[bytes]:
+    async def _wanted_samples(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
+        """The samples up to the plan's most; the workers stop there."""
+        left = math.inf if plan.most_samples is None else plan.most_samples
+        async with aclosing(self._samples(plan, account, clip)) as samples:
+            async for pcm in samples:
+                count = len(pcm) // SAMPLE_BYTES
+                if count >= left:
+                    clip.withdraw()
+                    yield pcm[: int(left) * SAMPLE_BYTES]
+                    return
+                left -= count
+                yield pcm
+
+    async def _samples(self, plan: Plan, account: Account, clip: Clip) -> AsyncGenerator[bytes, None]:
         """The plan's items in order, never more than the window of `read_ahead` beyond the one being heard."""
         window: deque[SegmentRun | Pause] = deque()
         coming = self._start_items(plan, clip)
@@ -147,6 +165,7 @@ class Speech:
                 position += silence + len(heard) // SAMPLE_BYTES
                 silence = 0
             account.segments += 1
+            _count_findings(current, plan, account)
         if position and silence:
             yield bytes(silence * SAMPLE_BYTES)
 
@@ -155,9 +174,20 @@ class Speech:
             yield item if isinstance(item, Pause) else clip.run(item, urgent=number == 0)
 
 
+def _count_findings(run: SegmentRun, plan: Plan, account: Account) -> None:
+    findings = run.done.findings if run.done else ()
+    for finding in findings:
+        metrics.FINDINGS.labels(plan.model, finding).inc()
+    if findings:
+        log.warning("segment sounds wrong", findings=findings, model=plan.model, generation_id=account.id)
+
+
 def _timed(marks: Marks, first_sample: int, plan: Plan) -> Iterator[TimedWord]:
     samples_per_second = plan.sample_rate * plan.tempo
     delay = FORMATS[plan.format].delay_seconds(plan.sample_rate)
+    most = math.inf if plan.most_samples is None else plan.most_samples
     for word in marks.words:
-        start, end = ((first_sample + sample) / samples_per_second + delay for sample in (word.start, word.end))
+        if first_sample + word.start >= most:
+            return
+        start, end = (min(first_sample + each, most) / samples_per_second + delay for each in (word.start, word.end))
         yield TimedWord(word.text, round(start, 3), round(end, 3))

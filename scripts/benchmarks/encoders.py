@@ -63,7 +63,7 @@ def run(note: Note) -> str:
 
 def format_costs() -> str:
     """The table of formats."""
-    pcm = b"".join(audio.pcm for audio in speak(load_engine("hibari", threads=1), SIXTY_WORDS))
+    pcm = b"".join(audio.pcm for audio in speak(load_engine("hibari", 1, {}), SIXTY_WORDS))
     clip_seconds = len(pcm) / FLOAT_BYTES / SPEECH_RATE
     usable = cores()
     pin(os.getpid(), usable[:1])

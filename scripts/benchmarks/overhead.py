@@ -48,7 +48,7 @@ GOAL_SHARE = 0.9
 
 def run(note: Note) -> str:
     """Measure."""
-    engine = load_engine("hibari", threads=1)
+    engine = load_engine("hibari", 1, {})
     with running_server(lanes("hibari", processes=1)) as server:
         note("first byte")
         first, worst = first_bytes(server, engine)

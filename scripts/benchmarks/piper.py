@@ -277,7 +277,7 @@ def seconds_of(audio: bytes) -> float:
 
 def first_byte_added(server: Server) -> float:
     """The median difference between the first byte and the same engine's first audio in this process, 10 words."""
-    engine = load_engine("hibari", threads=1)
+    engine = load_engine("hibari", 1, {})
     client, body = Client(server.port), speech(TEN_WORDS, "wav")
     pairs = [(first_event(engine, TEN_WORDS), client.first_byte(body)) for _ in range(WARM_UP + PAIRS)][WARM_UP:]
     client.close()

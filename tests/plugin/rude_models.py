@@ -1,5 +1,6 @@
 """Models that misbehave, as a package of somebody else's would bring them."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -12,8 +13,9 @@ import msgspec
 
 from dia_server.models.noise import NoiseOptions
 from dia_server.models.noise import engine as noise
-from dia_server.models.protocol import Engine, Manifest, Sequential
-from dia_server.tasks import Audio, Done, Event, Marks, Task, Word
+from dia_server.models.protocol import Engine, Manifest, NoSetup, Recordings, Sequential
+from dia_server.script.text import Dialogue
+from dia_server.tasks import Audio, Done, Event, Marks, Speak, Task, Word
 
 SECOND = b"\x00\x00\x80\x3e" * 24_000
 
@@ -38,35 +40,67 @@ RUDE = manifest("rude", "load_rude")
 BROKEN = manifest("broken", "load_broken")
 DEADLY = manifest("deadly", "load_deadly")
 
+DUET = manifest(
+    "duet",
+    "load_duet",
+    options=NoiseOptions,
+    sample_rate=44_100,
+    hop_length=441,
+    dialogue=Dialogue(fewest_characters=5, most_characters=20, most_bytes=100),
+    recordings=Recordings(most_seconds=2, most_seconds_together=3, needs_transcript=True),
+    directable=frozenset({"audio_prompt"}),
+)
+
 ON_GPUS = frozenset({"cpu", "cuda"})
 MIRROR = manifest("mirror", "load_mirror", devices=ON_GPUS)
 GRAPHIC = manifest("graphic", "load_graphic", devices=ON_GPUS, options=NoiseOptions, sample_rate=44_100)
 
 
-def load_rude(threads: int) -> Engine:
-    del threads
+def load_rude(threads: int, setup: NoSetup) -> Engine:
+    del threads, setup
     return Sequential(speak, "rude-1")
 
 
-def load_broken(threads: int) -> NoReturn:
-    del threads
+def load_broken(threads: int, setup: NoSetup) -> NoReturn:
+    del threads, setup
     raise FileNotFoundError("the weights are not there; fetch them with `rude pull`")
 
 
-def load_deadly(threads: int) -> None:
-    del threads
+def load_deadly(threads: int, setup: NoSetup) -> None:
+    del threads, setup
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def load_mirror(threads: int) -> Engine:
+def load_mirror(threads: int, setup: NoSetup) -> Engine:
     """Its fingerprint tells which GPUs its worker sees."""
-    del threads
+    del threads, setup
     return Sequential(speak, f"sees {os.environ['CUDA_VISIBLE_DEVICES']!r}")
 
 
-def load_graphic(threads: int) -> Engine:
+def load_duet(threads: int, setup: NoSetup) -> Engine:
+    del threads, setup
+    return Sequential(speak_on, "duet-1")
+
+
+def speak_on(task: Speak) -> Iterator[Event]:
+    """Noise that goes on from the segment before it: what that has left changes every sample."""
+    if task.is_chained != bool(task.carry):
+        raise ValueError("not what was left is here")
+    if "raise" in task.text:
+        raise ValueError("no such phoneme")
+    seed = int.from_bytes(hashlib.blake2b(task.carry + task.seed.to_bytes(8), digest_size=7).digest())
+    for event in noise.speak(msgspec.structs.replace(task, seed=seed)):
+        if isinstance(event, Done):
+            findings = ("silent",) if "hush" in task.text else ()
+            carry = hashlib.blake2b(task.carry + task.text.encode(), digest_size=8).digest()
+            yield msgspec.structs.replace(event, carry=carry, findings=findings)
+        else:
+            yield event
+
+
+def load_graphic(threads: int, setup: NoSetup) -> Engine:
     """Noise, on a GPU as far as the stand-in for NVML goes; what it takes there, a stand-in for PyTorch says."""
-    del threads
+    del threads, setup
     touch_gpu()
     cuda = SimpleNamespace(
         is_initialized=lambda: True,

@@ -18,7 +18,7 @@ from dia_server.models.decoder.claims import flac_format, missing_wav_bytes
 from dia_server.models.decoder.limits import limit_cpu, limit_memory
 from dia_server.models.decoder.sniff import CONTAINERS, HEAD_BYTES, Container, sniff
 from dia_server.models.fingerprint import fingerprint
-from dia_server.models.protocol import Engine, Sequential
+from dia_server.models.protocol import Engine, NoSetup, Sequential
 from dia_server.tasks import Audio, Decode, Done, Event, Failed
 
 # What a client of the Dia server looks for.
@@ -43,8 +43,9 @@ class _Refused(Exception):
     """The file is not to be decoded; the message says why."""
 
 
-def load(threads: int) -> Engine:
+def load(threads: int, setup: NoSetup) -> Engine:
     """A ready engine; from here on its process is held to the limits."""
+    del setup
     name = fingerprint(
         "decoder", packages=("av", "soxr"), revision="1", dtype="float32", threads=threads, slots=Sequential.slots
     )

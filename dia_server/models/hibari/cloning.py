@@ -13,8 +13,8 @@ from dia_server.models.hibari.steering import VOICED_HZ
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.matching.analysis import Frames, envelopes
 from dia_server.models.matching.cache import VERSION, Matches
+from dia_server.models.matching.listening import listen
 from dia_server.models.matching.matcher import Match, learn
-from dia_server.models.matching.recording import listen
 from dia_server.script.dialogue import without_tags
 from dia_server.tasks import Reference
 

@@ -26,8 +26,8 @@ from dia_server.models.hibari.steering import BINS, VOICED_HZ, bend, colour, len
 from dia_server.models.hibari.synthesis import synthesize
 from dia_server.models.matching.analysis import Frames
 from dia_server.models.matching.matcher import Match
-from dia_server.models.matching.recording import BadRecording
-from dia_server.models.protocol import Engine, Sequential
+from dia_server.models.protocol import Engine, NoSetup, Sequential
+from dia_server.models.recording import BadRecording
 from dia_server.tasks import Audio, Done, Event, Failed, Marks, Speak, Word
 
 PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy", "soxr", "pyworld-prebuilt")
@@ -95,8 +95,9 @@ class Speaker:
         return Frames(np.concatenate(envelopes), np.concatenate([np.zeros(0), *(part.f0 for part in parts)]))
 
 
-def load(threads: int) -> Engine:
+def load(threads: int, setup: NoSetup) -> Engine:
     """Load the bundled voice and its pronunciation tables, and say a word, since the first one costs half a second."""
+    del setup
     speaker = lru_cache(maxsize=None)(lambda base: Speaker(base, threads))
     options = HibariOptions()
     for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
@@ -116,7 +117,8 @@ def load(threads: int) -> Engine:
     def run(task: Speak) -> Iterator[Event]:
         try:
             chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
-            match = cloning.match(chosen, task.reference) if task.reference else None
+            reference = task.references.get(task.speaker)
+            match = cloning.match(chosen, reference) if reference else None
         except DamagedWeights as error:
             yield Failed(str(error))
             return

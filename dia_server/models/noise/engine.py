@@ -12,15 +12,16 @@ import numpy as np
 
 from dia_server.models.fingerprint import fingerprint
 from dia_server.models.noise import MANIFEST, NoiseOptions
-from dia_server.models.protocol import Engine, Sequential
+from dia_server.models.protocol import Engine, NoSetup, Sequential
 from dia_server.tasks import Audio, Done, Event, Speak
 
 CHARACTERS_PER_SECOND = 15
 LEVEL = 0.1
 
 
-def load(threads: int) -> Engine:
+def load(threads: int, setup: NoSetup) -> Engine:
     """A ready engine; nothing to load."""
+    del setup
     return Sequential(
         speak,
         fingerprint(

@@ -19,7 +19,7 @@ from dia_server.audio.samples import Samples
 from dia_server.errors import DownloadFailed
 from dia_server.models.download import fetch
 from dia_server.models.fingerprint import fingerprint
-from dia_server.models.protocol import Engine
+from dia_server.models.protocol import Engine, NoSetup
 from dia_server.models.stepped import Stepped, Tick
 from dia_server.models.whisper import MANIFEST, stand_in
 from dia_server.models.whisper.weights import BUNDLED, file_of, folder, is_english_only
@@ -32,8 +32,9 @@ NUMBERS = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
 log = logging.getLogger(__name__)
 
 
-def load(threads: int) -> Engine:
+def load(threads: int, setup: NoSetup) -> Engine:
     """An engine that has no weights yet."""
+    del setup
     torch.set_num_threads(threads)
     on_gpu = torch.cuda.is_available()
     return Stepped(

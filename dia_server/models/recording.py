@@ -9,26 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from dia_server.audio.loudness import levelled
 from dia_server.audio.samples import Samples
-from dia_server.models.matching.analysis import Frames, analyse
 from dia_server.tasks import Reference
-
-# More is not listened to: pairing takes time and memory with the square of the length.
-LONGEST_SECONDS = 30.0
-# Envelopes are compared with an absolute level: 16-bit noise has to be told from speech.
-LEVEL_DB = -23.0
 
 
 class BadRecording(Exception):
     """It can't be imitated; the message says why."""
 
 
-def listen(reference: Reference) -> tuple[Frames, bool]:
-    """A recording's frames, and whether it is longer than what was listened to.
+def read_reference(reference: Reference) -> tuple[Samples, int]:
+    """Mono samples of a recording, and their rate in Hz.
 
     Raises:
-        BadRecording: it is not there, not the one that is meant, no wav file, or there is no voice in it.
+        BadRecording: it is not there, not the one that is meant, or no 16-bit wav file.
     """
     try:
         data = Path(reference.path).read_bytes()
@@ -38,12 +31,7 @@ def listen(reference: Reference) -> tuple[Frames, bool]:
         ) from None
     if hashlib.sha256(data).hexdigest() != reference.sha256:
         raise BadRecording("The voice's recording is not the one that was asked for; upload its audio prompt again")
-    samples, sample_rate = _read(data)
-    heard = samples[: round(LONGEST_SECONDS * sample_rate)]
-    frames = analyse(levelled(heard, sample_rate, LEVEL_DB), sample_rate)
-    if not frames.is_voiced.any():
-        raise BadRecording("There is no voice in the recording that the voice should sound like; record it anew")
-    return frames, len(heard) < len(samples)
+    return _read(data)
 
 
 def _read(data: bytes) -> tuple[Samples, int]:

@@ -1,0 +1,174 @@
+"""The model itself, ready to speak in a fixed number of slots: texts go in, rows of codes come out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dia_server.models.dia.decoder import Decoder
+from dia_server.models.dia.delay import Codes, given_rows
+from dia_server.models.dia.graph import Graphs, Step
+from dia_server.models.dia.layers import PAGE
+from dia_server.models.dia.prefill import Prefill
+from dia_server.models.dia.sampling import Controls, Draw, draw_by_noise
+from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
+from dia_server.models.dia.weights import Weights
+
+
+class Reading(NamedTuple):
+    """A text to be spoken.
+
+    Attributes:
+        text: as `text.encode` gives it.
+        prompt: codes to go on from, (frames, channels).
+        most_frames: the end is forced behind so many.
+    """
+
+    text: bytes
+    prompt: Codes
+    most_frames: int
+    seed: int
+    guidance: float = 3.0
+    temperature: float = 1.2
+    top_p: float = 0.95
+    top_k: int = 45
+
+    def controls(self, attempt: int) -> Iterator[tuple[str, float]]:
+        """How to sample it."""
+        for name in Controls._fields:
+            yield name, attempt if name == "attempt" else getattr(self, name)
+
+
+class Run:
+    """One try of a reading in its slot; `rows` are known, or will be when all launched steps have ended."""
+
+    def __init__(self, slot: int, reading: Reading) -> None:
+        self.slot = slot
+        self.reading = reading
+        self.rows = len(reading.prompt) + 1
+
+
+class Outcome(NamedTuple):
+    """What a step came to.
+
+    Attributes:
+        codes: the new row of every slot, (slots, channels).
+        since: (slots,), rows since the end began; -1 before.
+        broken: (slots,), logits were not finite, and the run has stopped.
+        runs: those that were moved on.
+    """
+
+    codes: Codes
+    since: NDArray[np.int64]
+    broken: NDArray[np.bool_]
+    runs: tuple[Run, ...]
+
+
+class Runtime:
+    """Slots and what moves them on.
+
+    Attributes:
+        most_frames: that a request may have, those of its prompt included.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        count: int,
+        *,
+        draw: Draw = draw_by_noise,
+        is_compiled: bool = False,
+        with_graphs: bool = True,
+    ) -> None:
+        """Graphs are for GPUs only."""
+        self.architecture = weights.architecture
+        self.slots = Slots(weights.architecture, count, weights.device, weights.dtype)
+        self.most_frames = self.slots.positions - weights.architecture.max_delay - 2
+        self._prefill = Prefill(weights, self.slots)
+        decoder = Decoder(weights, self._prefill.unconditional, self.slots, draw, is_compiled=is_compiled)
+        is_cuda = weights.device.type == "cuda"
+        self._step: Step = decoder.step
+        if is_cuda and with_graphs:
+            self._step = Graphs(decoder.step, range(1, self.slots.pages + 1), self.slots.text_sizes)
+        # A GPU is given the next step before anybody looks at the codes of this one.
+        self._depth = 1 if is_cuda else 0
+        self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
+        self._runs: dict[int, Run] = {}
+
+    def fill(self, slot: int, reading: Reading) -> Iterator[None]:
+        """Compute what a reading needs before its first step, into a free slot; yields between slices of the work."""
+        if self.slots.unclean[slot]:
+            self.slots.clear(slot)
+        # Unless it is filled to the end.
+        self.slots.unclean[slot] = True
+        first = len(reading.prompt) + 1
+        # Until this one begins, the steps of others write there what its first step will write anew.
+        self.slots.position[slot] = first - 1
+        rows = torch.from_numpy(given_rows(reading.prompt, self.architecture)[: first - 1])
+        yield from self._prefill.fill(slot, reading.text, rows.to(self.slots.codes.device))
+
+    def start(self, slot: int, reading: Reading, attempt: int = 0) -> Run:
+        """Let a filled slot speak from the beginning, once more if it has spoken."""
+        slots, run = self.slots, Run(slot, reading)
+        given = torch.from_numpy(given_rows(reading.prompt, self.architecture))
+        slots.codes[slot] = slots.free_id
+        slots.codes[slot, : len(given)] = given.to(slots.codes.device)
+        slots.position[slot], slots.first[slot] = run.rows - 1, run.rows
+        slots.limit[slot] = run.rows + reading.most_frames
+        slots.since[slot] = -1
+        for name, value in reading.controls(attempt):
+            getattr(slots.controls, name)[slot] = value
+        slots.unclean[slot], slots.active[slot] = False, True
+        self._runs[slot] = run
+        return run
+
+    def stop(self, run: Run) -> None:
+        """Give its slot back; a run that has ended or stopped before is none."""
+        if self._runs.get(run.slot) is run:
+            del self._runs[run.slot]
+            self.slots.active[run.slot] = False
+
+    def step(self) -> Outcome | None:
+        """Move all runs on by a row; on a GPU the outcome is that of the step before."""
+        runs = tuple(self._runs.values())
+        if runs:
+            pages = max(pages_of(run.rows, PAGE) for run in runs)
+            text_pages = max(pages_of(len(run.reading.text), TEXT_PAGE) for run in runs)
+            self._step(pages, next(size for size in self.slots.text_sizes if size >= text_pages))
+            self._launched.append((_Copies(self.slots), runs))
+            for run in runs:
+                run.rows = min(run.rows + 1, self.slots.positions)
+        if len(self._launched) <= (self._depth if runs else 0):
+            return None
+        copies, runs = self._launched.popleft()
+        return Outcome(*copies.arrays(), runs)
+
+
+class _Copies:
+    """What a step left in the slots' tensors, on its way to the processor."""
+
+    def __init__(self, slots: Slots) -> None:
+        rows = torch.arange(slots.count, device=slots.codes.device)
+        found = (slots.codes[rows, slots.position], slots.since, slots.broken)
+        is_cuda = slots.codes.device.type == "cuda"
+        self._host = [_to_host(tensor) if is_cuda else tensor for tensor in found]
+        self._event = torch.cuda.Event() if is_cuda else None
+        if self._event is not None:
+            self._event.record()
+
+    def arrays(self) -> tuple[Codes, NDArray[np.int64], NDArray[np.bool_]]:
+        if self._event is not None:
+            self._event.synchronize()
+        # Rows are kept for as long as a segment lasts, and pinned memory is slow to get: it goes back at once.
+        codes, since, broken = (tensor.numpy().copy() for tensor in self._host)
+        return codes, since, broken
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

@@ -1,0 +1,138 @@
+"""Weights from the Hugging Face hub: fetched once, on request, and read from its cache in the home ever after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dia_server.errors import DownloadFailed, ModelUnavailable
+from dia_server.models.protocol import Repository
+
+# Of a commit, so many hex digits tell it from all others.
+SHORT = 12
+
+
+class Release(msgspec.Struct, frozen=True):
+    """What the hub has of a repository: a commit, its licence, and the bytes of the files that are needed."""
+
+    repository: Repository
+    commit: str
+    licence: str
+    files: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(self.files.values())
+
+
+def folder_of(repository: Repository) -> Path | None:
+    """The folder that the settings name; None where they name a repository."""
+    source = repository.source
+    is_folder = source.startswith((".", "~")) or Path(source).is_absolute()
+    return Path(source).expanduser() if is_folder else None
+
+
+def locate(model: str, repository: Repository) -> Path:
+    """The folder of a model's repository on this machine; nothing is fetched.
+
+    Raises:
+        ModelUnavailable: it is not here, or half of it is; the message says what to do.
+    """
+    folder = folder_of(repository)
+    if folder is not None:
+        if not folder.is_dir():
+            raise ModelUnavailable(
+                f"the folder {folder}, which `models: {model}: {repository.name}` in config.yaml names, is not there"
+            )
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
+    what, patterns = f"its {repository.name} ({repository.source})", list(repository.files)
+    try:
+        found = snapshot_download(
+            repository.source, revision=repository.revision, allow_patterns=patterns, local_files_only=True
+        )
+        return Path(found)
+    except IncompleteSnapshotError:
+        raise ModelUnavailable(f"{what} are only half here; `dia-server models pull {model}` gets the rest") from None
+    except LocalEntryNotFoundError:
+        commit = f" at commit {repository.revision[:SHORT]}" if repository.revision else ""
+        raise ModelUnavailable(f"{what} are not here{commit}; fetch them: `dia-server models pull {model}`") from None
+
+
+def look_up(repository: Repository) -> Release:
+    """Ask the hub for the recorded commit, or else for the newest one.
+
+    Raises:
+        DownloadFailed: it can't be reached, or has no such thing.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    try:
+        found = HfApi().model_info(repository.source, revision=repository.revision, files_metadata=True)
+    except Exception as error:  # noqa: BLE001 - the library lets its HTTP client's many kinds through
+        raise _failed(repository, error) from None
+    sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
+    files = {name: sizes[name] for name in filter_repo_objects(sizes, allow_patterns=list(repository.files))}
+    if not found.sha or not any(name.endswith(".safetensors") for name in files):
+        raise DownloadFailed(f"{repository.source} holds no weights as safetensors; name another repository")
+    licence = getattr(found.card_data, "license", None) or "no licence named"
+    return Release(repository, found.sha, str(licence), files)
+
+
+def fetch(release: Release, progress: Callable[[int], None]) -> None:
+    """Fetch what is missing of a release; `progress` is told how many bytes of it have come so far.
+
+    A cut connection is taken up where it broke; files that are whole are not fetched again.
+
+    Raises:
+        DownloadFailed: the connection is gone for good, or the disk is full.
+    """
+    from huggingface_hub import snapshot_download
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """Counts for `progress` what the library would draw: bytes from the network, and bytes on the disk."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = options.get("unit") == "B"
+            super().__init__(*args, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self._counts:
+                progress(round(self.n))
+
+    # Its warnings of each new try would tear the bar.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    source, patterns = release.repository.source, list(release.repository.files)
+    try:
+        snapshot_download(source, revision=release.commit, allow_patterns=patterns, tqdm_class=Bar)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _failed(release.repository, error) from None
+
+
+def _failed(repository: Repository, error: Exception) -> DownloadFailed:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    source = repository.source
+    if isinstance(error, GatedRepoError):
+        advice = f"accept its terms at https://huggingface.co/{source}, and set HF_TOKEN to a token of yours"
+    elif isinstance(error, RepositoryNotFoundError):
+        advice = "there is no such repository, or it is private: then set HF_TOKEN to a token of yours"
+    elif isinstance(error, RevisionNotFoundError):
+        advice = f"it has no commit {repository.revision}; correct `{repository.setting}` in config.yaml"
+    else:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        advice = (
+            f"{reason[0]}. Check the connection, or copy the files into a folder by hand and name it as "
+            f"`{repository.name}` in config.yaml"
+        )
+    return DownloadFailed(f"Can't fetch {source} from the Hugging Face hub: {advice}")
