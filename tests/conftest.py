@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -87,6 +89,16 @@ class Server:
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, timeout=120, **self._with_headers(options))
+
+    @contextmanager
+    def waiting_client(self, path: str, body: dict[str, Any]) -> Iterator[None]:
+        """A client that has sent its request, reads nothing, and hangs up at the end of the block."""
+        host, port = self.url.removeprefix("http://").split(":")
+        content = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(head.encode() + b"\r\n\r\n" + content)
+            yield
 
     def _with_headers(self, options: dict[str, Any]) -> dict[str, Any]:
         return options | {"headers": self.headers | options.get("headers", {})}

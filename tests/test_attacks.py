@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
@@ -241,15 +241,10 @@ def aborted(server: Server) -> int:
     return next((int(float(line.split()[1])) for line in lines if line.startswith('dia_streams_total{outcome="ab')), 0)
 
 
-@contextmanager
-def waiting_client(server: Server, **fields: object) -> Iterator[None]:
-    """A client that has sent its request, reads nothing, and hangs up at the end of the block."""
-    host, port = server.url.removeprefix("http://").split(":")
-    body = speech(input=SENTENCE * 20, voice="slow", model="noise", **fields)
-    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        connection.sendall(head % len(body) + body)
-        yield
+def waiting_client(server: Server, **fields: object) -> AbstractContextManager[None]:
+    return server.waiting_client(
+        "/v1/audio/speech", {"input": SENTENCE * 20, "voice": "slow", "model": "noise", **fields}
+    )
 
 
 @pytest.mark.parametrize("fields", [{"response_format": "wav"}, {"response_format": "wav", "stream": True}])

@@ -234,8 +234,9 @@ class TestNewer:
 
         counted = re.search(r'^dia_streams_total{outcome="aborted"} (\S+)$', server.get("/metrics").text, re.MULTILINE)
         before = float(counted[1]) if counted else 0.0
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}/generate", json=newer.request(f"{SENTENCE} " * 80, "skylark"), timeout=0.3)
+        body = newer.request(SENTENCE * 20, "slow") | {"model": "noise"}
+        with server.waiting_client("/generate", body):
+            wait_until(lambda: server.busy() == 1)
         wait_until(aborted)
         wait_until(lambda: server.busy() == 0)
 
