@@ -17,24 +17,6 @@ SAMPLE_BYTES = 4
 EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """How the text should be said; each model turns it into its own controls.
-
-    Attributes:
-        speed: pace relative to the model's own, within the range of its manifest.
-        pitch: higher or lower than the voice's own, in semitones.
-        volume: louder or softer than normal, in dB.
-        emotion: weights from 0 to 1, in the order of `EMOTIONS`; empty for none.
-        style: manner of speaking; one that the model doesn't know is said as neutral.
-    """
-
-    speed: float = 1.0
-    pitch: float = 0.0
-    volume: float = 0.0
-    emotion: tuple[float, ...] = ()
-    style: str = "neutral"
-
-
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A recording of somebody to sound like.
 
@@ -47,6 +29,28 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     sha256: str
     transcript: str | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """How the text should be said; each model turns it into its own controls.
+
+    Attributes:
+        speed: pace relative to the model's own, within the range of its manifest.
+        pitch: higher or lower than the voice's own, in semitones.
+        volume: louder or softer than normal, in dB.
+        emotion: weights from 0 to 1, in the order of `EMOTIONS`; empty for none.
+        emotion_reference: a recording whose manner is taken over instead, whoever speaks in it.
+        emotion_strength: how much of that manner, from 0 to 1.
+        style: manner of speaking; one that the model doesn't know is said as neutral.
+    """
+
+    speed: float = 1.0
+    pitch: float = 0.0
+    volume: float = 0.0
+    emotion: tuple[float, ...] = ()
+    emotion_reference: Reference | None = None
+    emotion_strength: float = 1.0
+    style: str = "neutral"
 
 
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):

@@ -174,10 +174,9 @@ class Casting:
 def _delivery(voice: Voice, wanted: Delivery) -> Delivery:
     """The voice's own manner, unless another is wanted."""
     manner = of_style(voice.style)
-    return Delivery(
-        speed=wanted.speed,
-        pitch=wanted.pitch,
-        volume=wanted.volume,
-        emotion=wanted.emotion or manner.emotion,
+    has_emotion = bool(wanted.emotion or wanted.emotion_reference)
+    return msgspec.structs.replace(
+        wanted,
+        emotion=wanted.emotion if has_emotion else manner.emotion,
         style=wanted.style if wanted.style != "neutral" else manner.style,
     )

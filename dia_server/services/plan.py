@@ -103,8 +103,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def references(self) -> list[Reference]:
-        """The recordings that are imitated, as often as they are."""
-        return [reference for task in self.tasks for reference in task.references.values()]
+        """The recordings that are imitated, in voice or manner, as often as they are."""
+        manners = [task.delivery.emotion_reference for task in self.tasks]
+        voices = [reference for task in self.tasks for reference in task.references.values()]
+        return [*voices, *(reference for reference in manners if reference)]
 
     @property
     def script(self) -> str:

@@ -34,7 +34,9 @@ def decode(data: bytes, blobs: Blobs) -> Plan:
 
 def _relocated(task: Speak, blobs: Blobs) -> Speak:
     here = {speaker: _found(reference, blobs) for speaker, reference in task.references.items()}
-    return msgspec.structs.replace(task, references=here)
+    manner = task.delivery.emotion_reference
+    delivery = msgspec.structs.replace(task.delivery, emotion_reference=manner and _found(manner, blobs))
+    return msgspec.structs.replace(task, references=here, delivery=delivery)
 
 
 def _found(reference: Reference, blobs: Blobs) -> Reference:
