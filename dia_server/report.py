@@ -139,7 +139,7 @@ def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices |
     if manifest.memory is not None:
         # Whoever has not chosen it needs none of its weights.
         is_chosen = settings.engine == name
-        advice = "do so, or name another `engine`" if is_chosen else "if you want it, do so"
+        advice = "do as it says, or name another `engine`" if is_chosen else "if you want it, do as it says"
         return Finding(f"model {name}", not is_chosen, state, advice)
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
