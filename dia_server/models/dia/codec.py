@@ -16,7 +16,6 @@ from transformers import DacConfig, DacModel
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.delay import Codes
-from dia_server.models.dia.weights import SINGLE_FILE
 
 # Frames decoded at once on a GPU: always as many windows of one length, so that the shapes, and with them the bits, are
 # the same. Of the first ones, which come together, that is eight; a late one fills the GPU by itself, and mostly comes
@@ -77,8 +76,6 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
     """
     try:
         config = DacConfig.from_pretrained(folder, local_files_only=True)
-        if config.to_dict().get("model_type") != DacConfig.model_type or not (folder / SINGLE_FILE).exists():
-            raise _none_in(folder, f"its config.json is not that of a DAC, or {SINGLE_FILE} is missing")
         model, found = DacModel.from_pretrained(folder, config=config, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _none_in(folder, str(error)) from None
@@ -88,6 +85,4 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
 
 
 def _none_in(folder: Path, reason: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"there is no usable DAC in {folder}: {reason}; `dia-server models pull dia` fetches what is missing"
-    )
+    return ModelUnavailable(f"there is no usable DAC in {folder}: {reason}")
