@@ -51,6 +51,7 @@ def test_numbers_that_are_none(server: Server, speed: bytes) -> None:
         ("[S1] [S2]", "nothing"),
         ("(laughs)", "nothing"),
         ("***", "nothing"),
+        ("[S1] Hello. [S3] Hi.", "[S1] and [S2]"),
         ("Hello\x00there", "U+0000"),
         ("Hello\x1bthere", "U+001B"),
         ("a" * 4097, "4096"),

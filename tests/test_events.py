@@ -70,6 +70,14 @@ def test_words_are_told_before_they_are_heard(server: Server) -> None:
     assert all(word["start"] < word["end"] <= heard for word in words)
 
 
+def test_a_model_that_knows_no_words_names_what_it_cannot_tell(server: Server) -> None:
+    wanted = {"stream_format": "sse", "response_format": "pcm", "timestamp_granularities": ["word"]}
+    answer = server.speak("Hello.", "static", model="noise", **wanted)
+    assert answer.headers["x-unused-parameters"] == "timestamp_granularities"
+    assert parse(answer.text)[-1]["type"] == "speech.audio.done"
+    assert "x-unused-parameters" not in server.speak("Hello.", seed=7, **wanted).headers
+
+
 @pytest.mark.parametrize(("audio_format", "delay"), [("mp3", 1105 / 24_000), ("aac", 1024 / 24_000), ("opus", 0)])
 def test_words_are_heard_late_by_the_delay_of_the_format(server: Server, audio_format: str, delay: float) -> None:
     def starts(audio_format: str) -> list[float]:

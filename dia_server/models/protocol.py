@@ -123,9 +123,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
+        word_times: it tells when each word is heard (`Marks`).
         recordings: what those have to be like that it imitates.
         dialogue: how much it reads at once, if it reads the turns of several speakers in one task; else it gets a
             sentence at a time.
+        findings_advice: what to do about a segment that it found fault with (`Done.findings`).
         beat_seconds: longest time that one step may take before the worker counts as hung.
         devices: `cpu`, `cuda` or both; on `cuda` the engine finds one GPU, and no other is visible to it. One that
             should compute there and can't has to raise: on the processor its bytes would be others.
@@ -153,8 +155,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     directable: frozenset[str] = frozenset()
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
+    word_times: bool = False
     recordings: Recordings = Recordings()
     dialogue: Dialogue | None = None
+    findings_advice: str = ""
     beat_seconds: float = 10.0
     devices: frozenset[DeviceName] = frozenset({"cpu"})
 

@@ -53,6 +53,10 @@ MANIFEST = Manifest(
     # It speaks 5 to 20 s well, and holds 35 s and 1,024 bytes in all: a piece, and the one or the recordings before it.
     dialogue=Dialogue(fewest_characters=75, most_characters=180, most_bytes=512),
     recordings=Recordings(most_seconds=20.0, most_seconds_together=23.0, needs_transcript=True),
+    findings_advice=(
+        "another seed may help; with `judge: segment` under `models: dia:` in the voice's file, such segments are made "
+        "anew before they are heard"
+    ),
     # One layer of a prompt's rows on two cores.
     beat_seconds=60.0,
     devices=frozenset({"cpu", "cuda"}),
