@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
 
 KILLS = {
     "crash_loop_deaths": 1000,
@@ -112,11 +112,11 @@ def memory(server: Server) -> dict[int, int]:
 def test_clients_that_hang_up_leave_nothing_behind(sturdy: Server) -> None:
     for number in range(50):
         hang_up(sturdy, number)
-    wait_until(lambda: sturdy.busy() == 0, seconds=10)
+    wait_until(lambda: sturdy.busy() == 0)
     before = memory(sturdy)
     for number in range(200):
         hang_up(sturdy, number)
-    wait_until(lambda: sturdy.busy() == 0, seconds=10)
+    wait_until(lambda: sturdy.busy() == 0)
     after = memory(sturdy)
     assert after.keys() == before.keys()
     assert {pid: after[pid] - before[pid] for pid in after if after[pid] - before[pid] > 5 * MEGABYTE} == {}
@@ -143,7 +143,7 @@ def test_slow_readers_hold_no_slot_and_little_memory(sturdy: Server) -> None:
                 assert all(len(next(reader)) == 1000 for reader in readers)
                 assert sturdy.speak(seed=5).content == quiet
                 time.sleep(0.5)
-            wait_until(lambda: sturdy.busy() == 0, seconds=20)
+            wait_until(lambda: sturdy.busy() == 0)
             # A clip of 4 minutes is 12 MB of pcm; what is held of it is the window of segments.
             assert memory(sturdy)[sturdy.process.pid] - before < 30 * 5 * MEGABYTE
         finally:
@@ -168,7 +168,7 @@ def test_a_terminated_server_ends_its_work_and_takes_no_more(tmp_path: Path) -> 
             assert server.get("/health?ready").status_code == 503
             heard += b"".join(pieces)
         assert heard == quiet
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=START_SECONDS) == 0
 
 
 def test_workers_die_with_their_server(tmp_path: Path) -> None:
@@ -176,5 +176,5 @@ def test_workers_die_with_their_server(tmp_path: Path) -> None:
         server.wait_until_ready()
         workers = [psutil.Process(worker["pid"]) for worker in server.workers()]
         server.process.kill()
-        _, alive = psutil.wait_procs(workers, timeout=2)
+        _, alive = psutil.wait_procs(workers, timeout=START_SECONDS)
         assert alive == []

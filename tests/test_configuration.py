@@ -281,7 +281,7 @@ def test_the_log_follows_debug_mode(tuned: Server) -> None:
 
 
 def test_a_clip_that_has_begun_ends_by_the_limits_it_began_with(tuned: Server) -> None:
-    body = {"input": "Hello there. " * 2, "voice": "slow", "seed": 1, "response_format": "pcm"}
+    body = {"input": "Hello there.", "voice": "slow", "seed": 1, "response_format": "pcm"}
     whole = tuned.post("/v1/audio/speech", body).content
     with httpx.stream("POST", f"{tuned.url}/v1/audio/speech", json=body, timeout=60) as answer:
         pieces = answer.iter_bytes()
