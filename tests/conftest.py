@@ -11,17 +11,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import yaml
 
 from postgres import Postgres, running_postgres
+
+if TYPE_CHECKING:
+    from cards import Write
+    from dia_server.database.database import Database
+    from job_world import World
 
 # Where pytest sees that it runs in a CI, it explains unequal values line by line; for clips that takes hours.
 for variable in ("CI", "BUILD_NUMBER"):
@@ -232,3 +237,40 @@ def database_url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return ""
     return request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """That database, with its tables."""
+    from dia_server.database.database import open_database
+    from dia_server.settings import Settings
+
+    async with open_database(Settings(database_url=database_url), tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> World:
+    """Jobs in it, and all who write there."""
+    from job_world import World
+
+    return World(database, tmp_path)
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Says which GPUs the stand-in for NVML has, for processes started after the first time."""
+    from cards import HERE, STAND_IN
+    from dia_server.pool import nvml
+
+    file = tmp_path / "gpus.json"
+    monkeypatch.setenv("STAND_IN_GPUS", str(file))
+    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN.parent}:{HERE / 'plugin'}", prepend=":")
+    monkeypatch.delenv(nvml.VISIBLE, raising=False)
+
+    def write(*found: dict[str, Any]) -> None:
+        aside = file.with_suffix(".part")
+        aside.write_text(json.dumps(found))
+        aside.replace(file)
+
+    return write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from dia_server.background import uninterrupted
-from dia_server.database.database import Database, open_database
+from dia_server.database.database import Database
 from dia_server.database.tables import jobs
 from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
 from dia_server.jobs.job import Job, NewJob
@@ -67,12 +67,6 @@ class Writing(Scripted):
         assert self.may_write.wait(20)
         path.write_text("sound")
         self.has_written.set()
-
-
-@pytest.fixture
-async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(Settings(database_url=database_url), tmp_path) as opened:
-        yield opened
 
 
 def runner_of(database: Database, folder: Path, handler: Scripted, name: str = "ann") -> Runner:
