@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,3 +17,12 @@ Write = Callable[..., None]
 
 def gpu(uuid: str, **fields: Any) -> dict[str, Any]:
     return {"uuid": uuid, "name": "Tensor One", "total": 24 * GB, "free": 20 * GB, **fields}
+
+
+def writer(file: Path) -> Write:
+    def write(*found: dict[str, Any]) -> None:
+        aside = file.with_suffix(".part")
+        aside.write_text(json.dumps(found))
+        aside.replace(file)
+
+    return write

@@ -26,6 +26,8 @@ from postgres import Postgres, running_postgres
 if TYPE_CHECKING:
     from cards import Write
     from dia_server.database.database import Database
+    from dia_server.models.dia.codec import Codec
+    from dia_stage import Stage
     from job_world import World
 
 # Where pytest sees that it runs in a CI, it explains unequal values line by line; for clips that takes hours.
@@ -208,6 +210,30 @@ def tiny_dia(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny_dia(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module")
+def codec(tiny_dia: tuple[Path, Path]) -> Codec:
+    """The tiny Dia's."""
+    import torch
+
+    from dia_server.models.dia.codec import load_codec
+
+    return load_codec(tiny_dia[1], torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def whole_stage(tiny_dia: tuple[Path, Path], codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    from dia_stage import Stage
+
+    return Stage(tiny_dia[0], codec, tmp_path_factory.mktemp("codes"))
+
+
+@pytest.fixture
+def stage(whole_stage: Stage) -> Stage:
+    """The tiny Dia's engine, which has attempted nothing yet."""
+    whole_stage.attempts.clear()
+    return whole_stage
+
+
 @pytest.fixture(scope="session")
 def listening(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that writes recordings down by itself; it was killed while it listened to `early.wav`."""
@@ -260,17 +286,11 @@ async def world(database: Database, tmp_path: Path) -> World:
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Says which GPUs the stand-in for NVML has, for processes started after the first time."""
-    from cards import HERE, STAND_IN
+    from cards import HERE, STAND_IN, writer
     from dia_server.pool import nvml
 
     file = tmp_path / "gpus.json"
     monkeypatch.setenv("STAND_IN_GPUS", str(file))
     monkeypatch.setenv("PYTHONPATH", f"{STAND_IN.parent}:{HERE / 'plugin'}", prepend=":")
     monkeypatch.delenv(nvml.VISIBLE, raising=False)
-
-    def write(*found: dict[str, Any]) -> None:
-        aside = file.with_suffix(".part")
-        aside.write_text(json.dumps(found))
-        aside.replace(file)
-
-    return write
+    return writer(file)
