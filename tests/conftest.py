@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
 
+# Nothing here speaks TLS, but httpx would read all authorities for each request, which takes longer than the request.
+ssl.create_default_context = cache(ssl.create_default_context)
+
 # Shells let what runs in their background ignore SIGINT, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -46,7 +51,6 @@ NOISE_VOICES = {
     "pieces": {"event_samples": 3000, "ragged": True},
     "slow": {"event_samples": 2205, "event_seconds": 0.05},
 }
-
 
 # The weights that need no network, and they are loaded for tests of them alone.
 QUIET = {"whisper_model_size": "tiny.en", "auto_discover_prompts": False, "auto_transcribe": False}

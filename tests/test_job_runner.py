@@ -84,7 +84,7 @@ async def row(database: Database) -> Any:
 
 async def until(database: Database, **wanted: Any) -> Any:
     """The job's row, once it is like this."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = await row(database)
             if all(getattr(found, name) == value for name, value in wanted.items()):
@@ -175,7 +175,7 @@ async def test_what_a_cancelled_job_was_writing_is_not_left_behind(database: Dat
         # Nobody will look for files of a job that is forgotten.
         await store.remove([job.id])
         (tmp_path / "tasks").mkdir()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while handler.task is None or not handler.task.cancelling():
                 await asyncio.sleep(0.02)
         handler.may_write.set()
