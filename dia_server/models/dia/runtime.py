@@ -14,7 +14,7 @@ from torch import Tensor
 from dia_server.models.dia.decoder import Decoder
 from dia_server.models.dia.delay import Codes, given_rows
 from dia_server.models.dia.graph import Graphs, Step
-from dia_server.models.dia.layers import PAGE
+from dia_server.models.dia.layers import PAGE, on_device
 from dia_server.models.dia.prefill import Prefill
 from dia_server.models.dia.sampling import Controls, Draw, draw_by_noise
 from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
@@ -100,31 +100,34 @@ class Runtime:
         self._depth = 1 if is_cuda else 0
         self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
         self._runs: dict[int, Run] = {}
+        # Slots in whose caches numbers that are not finite may be left.
+        self._unclean: set[int] = set()
 
     def fill(self, slot: int, reading: Reading) -> Iterator[None]:
         """Compute what a reading needs before its first step, into a free slot; yields between slices of the work."""
-        if self.slots.unclean[slot]:
+        if slot in self._unclean or any(run.slot == slot for _, runs in self._launched for run in runs):
             self.slots.clear(slot)
         # Unless it is filled to the end.
-        self.slots.unclean[slot] = True
+        self._unclean.add(slot)
         first = len(reading.prompt) + 1
         # Until this one begins, the steps of others write there what its first step will write anew.
         self.slots.position[slot] = first - 1
         rows = torch.from_numpy(given_rows(reading.prompt, self.architecture)[: first - 1])
-        yield from self._prefill.fill(slot, reading.text, rows.to(self.slots.codes.device))
+        yield from self._prefill.fill(slot, reading.text, on_device(rows, self.slots.codes.device))
 
     def start(self, slot: int, reading: Reading, attempt: int = 0) -> Run:
         """Let a filled slot speak from the beginning, once more if it has spoken."""
         slots, run = self.slots, Run(slot, reading)
         given = torch.from_numpy(given_rows(reading.prompt, self.architecture))
         slots.codes[slot] = slots.free_id
-        slots.codes[slot, : len(given)] = given.to(slots.codes.device)
+        slots.codes[slot, : len(given)] = on_device(given, slots.codes.device)
         slots.position[slot], slots.first[slot] = run.rows - 1, run.rows
         slots.limit[slot] = run.rows + reading.most_frames
         slots.since[slot] = -1
         for name, value in reading.controls(attempt):
             getattr(slots.controls, name)[slot] = value
-        slots.unclean[slot], slots.active[slot] = False, True
+        slots.active[slot] = True
+        self._unclean.discard(slot)
         self._runs[slot] = run
         return run
 
@@ -147,7 +150,9 @@ class Runtime:
         if len(self._launched) <= (self._depth if runs else 0):
             return None
         copies, runs = self._launched.popleft()
-        return Outcome(*copies.arrays(), runs)
+        codes, since, broken = copies.arrays()
+        self._unclean.update(np.flatnonzero(broken).tolist())
+        return Outcome(codes, since, broken, runs)
 
 
 class _Copies:
