@@ -17,11 +17,6 @@ PAGE = 256
 Angles = tuple[Tensor, Tensor]
 
 
-def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of what the processor has; a GPU gets it in its turn, and nobody waits for the steps before."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Root mean square norm over the last axis (Zhang & Sennrich 2019, arXiv 1910.07467)."""
     return F.rms_norm(hidden, weight.shape, weight, epsilon)

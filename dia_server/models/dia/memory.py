@@ -16,26 +16,32 @@ from dia_server.models.dia.setup import DiaSetup
 GB = 1_000_000_000
 # For a prompt's rows being computed, windows being decoded, and kernels.
 RESERVE = 2 * GB
+# What graphs of steps hold besides, on a GPU. Their temporary tensors are in one pool that all of them share, where
+# memory that a graph gave back serves the next one: as much as the largest step takes, 2 MB a slot. And the driver
+# keeps what it launches, 60 graphs of a thousand kernels each: some 24 MB a graph, as measured of a model's in vLLM
+# (its issue 50780). Drivers before 550 took 64 KB a kernel (PyTorch's page on CUDAGraph Trees), which would be 4 GB.
+GRAPHS = 2 * GB
 
 _ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _LENGTH = struct.Struct("<Q")
 
 
 class Need(NamedTuple):
-    """Bytes: of weights and codec, and of the caches of each slot."""
+    """Bytes: of weights and codec, of the caches of each slot, and of all else."""
 
     weights: int
     slot: int
     slots: int
+    reserve: int = RESERVE
 
     @property
     def total(self) -> int:
         """All, with the reserve."""
-        return self.weights + self.slot * self.slots + RESERVE
+        return self.weights + self.slot * self.slots + self.reserve
 
     def slots_in(self, free: int) -> int:
         """How many slots fit into so much."""
-        return max(0, (free - self.weights - RESERVE) // self.slot)
+        return max(0, (free - self.weights - self.reserve) // self.slot)
 
     def check(self, free: int, where: str) -> None:
         """Whether it fits; `where` says what is free.
@@ -49,8 +55,8 @@ class Need(NamedTuple):
         advice = f"set `slots` under `models: dia:` to {fitting}" if fitting else "free some, or use another machine"
         raise ModelUnavailable(
             f"model 'dia' with {self.slots} slots needs {self.total / GB:.1f} GB ({self.weights / GB:.1f} for weights, "
-            f"{self.slot / GB:.2f} for each slot, {RESERVE / GB:.1f} in reserve), and {free / GB:.1f} GB {where} are "
-            f"free, in which {fitting} slots fit; {advice}"
+            f"{self.slot / GB:.2f} for each slot, {self.reserve / GB:.1f} in reserve), and {free / GB:.1f} GB {where} "
+            f"are free, in which {fitting} slots fit; {advice}"
         )
 
 
@@ -73,7 +79,8 @@ def need_of(setup: DiaSetup, model: Path, codec: Path, device: Literal["cuda", "
     head = decoder.num_channels * decoder.vocab_size * decoder.hidden_size
     weights = _parameters(model) * item_size + head * (4 - item_size) + _parameters(codec) * 4
     positions, text_positions = decoder.max_position_embeddings, architecture.encoder_config.max_position_embeddings
-    return Need(weights, slot_bytes(decoder, positions, text_positions, item_size), setup.slots_on(device))
+    slot = slot_bytes(decoder, positions, text_positions, item_size)
+    return Need(weights, slot, setup.slots_on(device), RESERVE + (GRAPHS if device == "cuda" else 0))
 
 
 class _Tensor(msgspec.Struct):

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
-from dia_server.models.dia.layers import PAGE, mlp, norm, on_device, rotate, rotations
+from dia_server.models.dia.layers import PAGE, mlp, norm, rotate, rotations
 from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
+from dia_server.models.dia.transfer import to_device
 from dia_server.models.dia.weights import DecoderLayer, Weights
 
 # Rows of given codes are padded to a multiple of so many, which divides a page.
@@ -48,7 +49,7 @@ class Prefill:
         length = pages_of(len(text), TEXT_PAGE) * TEXT_PAGE
         ids = torch.zeros(1, length, dtype=torch.long)
         ids[0, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        encoded = yield from self._encode(on_device(ids, self._weights.device), len(text))
+        encoded = yield from self._encode(to_device(ids, self._weights.device), len(text))
         self._slots.text_lengths[slot] = len(text)
         hidden = self._embed(rows)
         for number, layer in enumerate(self._weights.decoder_layers):
