@@ -22,8 +22,8 @@ from dia_server.models.dia.weights import take_weights
 
 TITLE = "Dia: kernels"
 MEASURED = (
-    "Operations of a step of Dia that compute, as PyTorch dispatches them: views and empty tensors are none, and a norm "
-    "is the one that it is on a GPU. All layers, of small size, in bfloat16, which changes nothing of it."
+    "Operations of a step of Dia that compute, as PyTorch dispatches them: views and empty tensors are none, and a "
+    "norm is the one that it is on a GPU. All layers, of small size, in bfloat16, which changes nothing of it."
 )
 
 SMALL = {
