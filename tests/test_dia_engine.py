@@ -20,10 +20,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from dia_server.models.dia import windows  # noqa: E402
-from dia_server.models.dia.codec import BATCH_FRAMES, Codec  # noqa: E402
+from dia_server.models.dia.codec import BATCH_FRAMES, Codec, Decoding  # noqa: E402
+from dia_server.models.dia.engine import MOST_SLICES_ON_GPU  # noqa: E402
 from dia_server.tasks import Audio, Done, Ending, Failed, Reference, Speak  # noqa: E402
 from dia_speech import random_codes  # noqa: E402
-from dia_stage import HOP, SLOTS, Stage, speak  # noqa: E402
+from dia_stage import HOP, SLOTS, Sound, Stage, speak  # noqa: E402
 from tiny_dia import tiny_codec  # noqa: E402
 
 
@@ -178,3 +179,47 @@ def test_two_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) 
     assert not stage.runtime.slots.active.any()
     assert stage.runtime.step() is None
     assert len({heard.sound.tobytes() for heard in stage.hear(*[speak(5)] * SLOTS)}) == 1
+
+
+# What a GPU does beside the steps.
+
+
+class Late:
+    """A decoding that is done only when it was asked for so often."""
+
+    def __init__(self, decoding: Decoding, times: int) -> None:
+        self._decoding = decoding
+        self._left = times
+
+    @property
+    def is_done(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    def samples(self) -> list[Sound]:
+        return self._decoding.samples()
+
+
+@pytest.mark.parametrize("judge", ["start", "segment"])
+def test_sound_that_comes_late_is_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch, judge: str) -> None:
+    """Even what is made anew doesn't depend on how long DAC takes."""
+    tasks = [speak(seed, "x" * length, judge=judge) for seed, length in ((5, 20), (1, 90), (3, 90), (6, 4))]
+    at_once, attempts = stage.hear(*tasks), sorted(stage.attempts)
+    stage.attempts.clear()
+    dice, begin = random.Random(1), stage.codec.begin
+    monkeypatch.setattr(stage.codec, "begin", lambda codes: Late(begin(codes), dice.randrange(60)))
+    late = stage.hear(*tasks)
+    assert [(each.sound.tobytes(), each.ending) for each in late] == [
+        (each.sound.tobytes(), each.ending) for each in at_once
+    ]
+    assert sorted(stage.attempts) == attempts
+
+
+def test_whoever_waits_is_prepared_in_turn_and_says_the_same(
+    tiny_dia: tuple[Path, Path], codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tiny_dia[0], codec, tmp_path)
+    tasks = [speak(seed) for seed in range(SLOTS)]
+    sparing = stage.hear(*tasks)
+    monkeypatch.setattr(stage.engine, "_most_slices", MOST_SLICES_ON_GPU)
+    assert [each.sound.tobytes() for each in stage.hear(*tasks)] == [each.sound.tobytes() for each in sparing]

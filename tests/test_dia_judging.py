@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from dia_server.models.dia import guard, windows  # noqa: E402
-from dia_server.models.dia.codec import Codec  # noqa: E402
+from dia_server.models.dia.codec import Codec, Decoding  # noqa: E402
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.tasks import Done  # noqa: E402
-from dia_stage import HOP, RATE, Sound, Stage, speak  # noqa: E402
+from dia_stage import HOP, RATE, Stage, speak  # noqa: E402
 from tiny_dia import tiny_codec, tiny_model  # noqa: E402
 
 
@@ -76,13 +76,13 @@ def test_a_segment_that_is_judged_whole_is_decoded_as_it_comes(
     endless: Path, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All at its end would keep everybody else waiting."""
-    decode, sizes = codec.decode, []
+    begin, sizes = codec.begin, []
 
-    def counted(windows: Sequence[Codes]) -> list[Sound]:
+    def counted(windows: Sequence[Codes]) -> Decoding:
         sizes.append(len(windows))
-        return decode(windows)
+        return begin(windows)
 
-    monkeypatch.setattr(codec, "decode", counted)
+    monkeypatch.setattr(codec, "begin", counted)
     Stage(endless, codec, tmp_path, slots=1).hear(speak(1, "a", judge="segment"))
     assert max(sizes) <= 2 < sum(sizes)
 

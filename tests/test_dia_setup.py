@@ -23,7 +23,7 @@ from dia_server.config_file import load_settings
 from dia_server.errors import ModelUnavailable, SettingsError
 from dia_server.models import hub, registry
 from dia_server.models.dia import DiaSetup
-from dia_server.models.dia.memory import RESERVE, need_of
+from dia_server.models.dia.memory import GRAPHS, RESERVE, need_of
 from dia_server.models.memory import Need, grant, granted, measure
 from dia_server.models.protocol import Engine, Repository
 from dia_server.pool.devices import Devices
@@ -344,7 +344,8 @@ def test_memory_is_told_from_the_files(tiny_dia: Tiny) -> None:
     head, rest = model["logits_dense.weight"], sum(model.values())
     need = need_of(DiaSetup(slots=3), *tiny_dia, "cuda")
     assert need.weights == 2 * rest + 2 * head + 4 * sum(codec.values())
-    assert need.total == need.weights + 3 * need.slot + RESERVE
+    assert need.total == need.weights + 3 * need.slot + RESERVE + GRAPHS
+    assert need_of(DiaSetup(), *tiny_dia, "cpu").reserve == RESERVE, "there are none but on a GPU"
 
 
 def test_memory_counts_slots() -> None:

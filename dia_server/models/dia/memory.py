@@ -12,6 +12,11 @@ from dia_server.models.protocol import DeviceName
 
 # For a prompt's rows being computed, windows being decoded, and kernels.
 RESERVE = 2 * GB
+# What graphs of steps hold besides, on a GPU. Their temporary tensors are in one pool that all of them share, where
+# memory that a graph gave back serves the next one: as much as the largest step takes, 2 MB a slot. And the driver
+# keeps what it launches, 60 graphs of a thousand kernels each: some 24 MB a graph, as measured of a model's in vLLM
+# (its issue 50780). Drivers before 550 took 64 KB a kernel (PyTorch's page on CUDAGraph Trees), which would be 4 GB.
+GRAPHS = 2 * GB
 
 _ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -37,4 +42,5 @@ def need_of(setup: DiaSetup, model: Path, codec: Path, device: DeviceName) -> Ne
     weights = network * item_size + head * (4 - item_size) + parameters(codec / SINGLE_FILE) * 4
     positions, text_positions = decoder.max_position_embeddings, architecture.encoder_config.max_position_embeddings
     slot = slot_bytes(decoder, positions, text_positions, item_size)
-    return Need(NAME, weights, slot, setup.slots_on(device), RESERVE)
+    reserve = RESERVE + (GRAPHS if device == "cuda" else 0)
+    return Need(NAME, weights, slot, setup.slots_on(device), reserve)
