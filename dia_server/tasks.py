@@ -125,7 +125,17 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     with_words: bool = False
 
 
-Task = Speak | Decode | Transcribe
+class Classify(msgspec.Struct, frozen=True, kw_only=True, tag="classify"):
+    """Tell which emotions a text has.
+
+    `Done.value` has their weights, in the order of `EMOTIONS`, from 0 to 1 and 1 at most together.
+    """
+
+    model: str
+    text: str
+
+
+Task = Speak | Decode | Transcribe | Classify
 
 
 class Audio(msgspec.Struct, frozen=True, tag="audio"):

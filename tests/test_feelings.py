@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from conftest import needs_dia
+from dia_server.errors import ModelUnavailable, SettingsError
+from dia_server.models import registry
+from dia_server.models.protocol import Manifest
+from dia_server.pool.pool import running_pool
 from dia_server.script.emotions import CALM, classify
 from dia_server.script.instructions import VOCABULARY
-from dia_server.tasks import EMOTIONS
+from dia_server.services.emotions import Emotions
+from dia_server.services.plan import check_models
+from dia_server.settings import Lane, Settings
+from dia_server.tasks import EMOTIONS, Classify, Done
 
 SENTENCES = yaml.safe_load((Path(__file__).parent / "data" / "feelings.yaml").read_text(encoding="utf-8"))
 
@@ -89,3 +100,130 @@ def test_some_words_of_chinese_and_portuguese_are_known(text: str, emotion: str)
 @pytest.mark.parametrize("text", ["not very " * 5_000, "a" * 50_000, "happy, " * 5_000, "but " * 10_000, "!" * 50_000])
 def test_any_text_has_weights_of_one_at_most(text: str) -> None:
     assert 0 < sum(classify(text)) <= 1 + 1e-9
+
+
+# The classifier.
+
+
+@pytest.fixture(scope="module")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of a few thousand random weights, with a vocabulary of its own, as transformers writes it."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("classifier")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "a", "day", "rain", "again"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        initializer_range=1.0,
+        id2label=dict(enumerate(("joy", "Anger", "sadness", "neutral", "bliss"))),
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def probabilities(folder: Path, text: str) -> list[float]:
+    """By transformers' own pipeline."""
+    import transformers
+
+    (told,) = transformers.pipeline("text-classification", model=str(folder), top_k=None)([text])
+    shares = {each["label"]: each["score"] for each in told}
+    return [shares[label] for label in ("joy", "Anger", "sadness", "neutral", "bliss")]
+
+
+def answer(folder: Path, text: str, **setup: Any) -> list[float]:
+    engine = registry.load_engine("emotions", 1, {"source": str(folder), **setup})
+    engine.admit(1, Classify(model="emotions", text=text))
+    ((_, event),) = engine.step()
+    assert isinstance(event, Done)
+    return event.value
+
+
+@needs_dia
+def test_a_classifiers_labels_become_our_eight(tiny_classifier: Path) -> None:
+    joy, anger, sadness, neutral, bliss = probabilities(tiny_classifier, "What a day")
+    heard = answer(tiny_classifier, "What a day")
+    assert heard == pytest.approx([joy, anger, sadness, 0, 0, 0, 0, neutral], abs=1e-5)
+    told = answer(tiny_classifier, "What a day", labels={"Bliss": "happy", "sadness": "melancholic", "joy": None})
+    assert told == pytest.approx([bliss, anger, 0, 0, 0, sadness, 0, neutral], abs=1e-5)
+
+
+@needs_dia
+def test_any_length_of_text_can_be_classified(tiny_classifier: Path) -> None:
+    assert sum(answer(tiny_classifier, "rain again " * 5000)) <= 1 + 1e-9
+    assert sum(answer(tiny_classifier, "")) <= 1 + 1e-9
+
+
+@needs_dia
+def test_where_several_labels_may_hold_each_has_a_probability_of_its_own(tiny_classifier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    shutil.copytree(tiny_classifier, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
+    joy, anger, sadness, neutral, _ = probabilities(folder, "rain again")
+    total = max(1.0, joy + anger + sadness + neutral)
+    expected = [share / total for share in (joy, anger, sadness, 0, 0, 0, 0, neutral)]
+    assert answer(folder, "rain again") == pytest.approx(expected, abs=1e-5)
+
+
+@needs_dia
+def test_what_is_no_classifier_of_emotions_is_refused_in_words(tiny_classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r"say which do by `labels` under `models: emotions:`"):
+        answer(tiny_classifier, "rain", labels=dict.fromkeys(("joy", "anger", "sadness", "neutral"), None))
+    with pytest.raises(ModelUnavailable, match=r"there is no usable classifier in .*models pull emotions"):
+        answer(tmp_path, "rain")
+
+
+def test_a_label_may_stand_for_any_of_the_eight_and_no_other() -> None:
+    for emotion in EMOTIONS:
+        assert registry.setup_of("emotions", {"emotions": {"labels": {"x": emotion}}})
+    with pytest.raises(SettingsError, match="Invalid enum value 'bored'"):
+        registry.setup_of("emotions", {"emotions": {"labels": {"x": "bored"}}})
+
+
+def test_a_model_that_tells_no_emotions_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="emotion_model: model 'hibari' is not installed; installed are emotions"):
+        check_models(Settings(emotion_model="hibari"))
+
+
+async def told_by_pool(settings: Settings, text: str) -> tuple[float, ...]:
+    async with running_pool(settings) as pool:
+        return await Emotions(settings, pool).of_text(text)
+
+
+def pooled(**setup: Any) -> Settings:
+    lanes = {"tools": Lane(models=("emotions",), idle_timeout=60.0)}
+    return Settings(lanes=lanes, emotion_model="emotions", models={"emotions": setup}, gpu_mode="cpu")
+
+
+async def test_without_a_model_the_words_tell() -> None:
+    assert await told_by_pool(Settings(lanes={"speech": Lane(models=("noise",))}), "So happy!") == classify("So happy!")
+
+
+@needs_dia
+async def test_the_settings_model_tells_in_its_lane(tiny_classifier: Path) -> None:
+    told = await told_by_pool(pooled(source=str(tiny_classifier)), "What a day")
+    assert told == pytest.approx(answer(tiny_classifier, "What a day"), abs=1e-4)
+
+
+@needs_dia
+def test_where_the_weights_are_missing_the_next_step_is_named() -> None:
+    with pytest.raises(ModelUnavailable, match=r"\(nobody/nothing\) are not here; .*`dia-server models pull emotions`"):
+        registry.load_engine("emotions", 1, {"source": "nobody/nothing"})
+
+
+def test_the_lane_of_the_tools_runs_it() -> None:
+    assert Settings().lane_of("emotions") == "tools"
+
+
+async def test_where_the_packages_are_missing_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Manifest, "missing_packages", lambda self: ["torch"] if self.name == "emotions" else [])
+    with pytest.raises(ModelUnavailable, match=r"pip install 'dia-server\[emotions\]'"):
+        await told_by_pool(pooled(), "What a day")

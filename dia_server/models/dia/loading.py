@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Literal, cast
@@ -20,8 +19,8 @@ from dia_server.models.dia.runtime import Runtime
 from dia_server.models.dia.setup import DiaSetup
 from dia_server.models.dia.weights import Weights, load_weights
 from dia_server.models.fingerprint import fingerprint
-from dia_server.models.hub import locate
-from dia_server.models.protocol import Engine, Repository
+from dia_server.models.hub import locate, revision_of
+from dia_server.models.protocol import Engine
 from dia_server.tasks import Audio, Ending, Failed, Speak
 
 PACKAGES = ("torch", "transformers", "numpy", "soxr")
@@ -55,7 +54,7 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     known_as = fingerprint(
         "dia",
         packages=PACKAGES,
-        revision=f"{_revision(setup.model, model)} {_revision(setup.dac, dac)}",
+        revision=f"{revision_of(setup.model, model)} {revision_of(setup.dac, dac)}",
         dtype=setup.dtype_on(name),
         threads=threads,
         slots=runtime.slots.count,
@@ -128,18 +127,6 @@ def _check_pair(weights: Weights, codec: Codec) -> None:
             f"the codec has {codec.codebooks} codebooks at {codec.sample_rate} Hz, and the model speaks {channels} at "
             f"{MANIFEST.sample_rate} Hz; set `codec` under `models: dia:` to descript/dac_44khz"
         )
-
-
-def _revision(repository: Repository, folder: Path) -> str:
-    """What names the files' contents: the commit, or a hash of all that is read."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in repository.files for path in folder.glob(pattern)}):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _type_of(device: DeviceName) -> str:
