@@ -56,6 +56,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     """Read one segment aloud.
 
+    `Done.value` has what a model tells of its work where its options ask for that, by name; else None.
+
     Attributes:
         model: registered name of the model.
         text: the segment's text; with speaker tags only for models that read dialogue.
@@ -204,8 +206,7 @@ Ending = Done | Failed
 Event = Audio | Marks | Ending
 
 
-def derive_seed(seed: int, segment: int) -> int:
-    """The seed of one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
-    # The last number is the attempt's: the first one, as there is no other.
-    digest = hashlib.blake2b(f"{seed}:{segment}:0".encode(), digest_size=8).digest()
+def derive_seed(seed: int, segment: int, attempt: int = 0) -> int:
+    """The seed of an attempt at one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
+    digest = hashlib.blake2b(f"{seed}:{segment}:{attempt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -165,7 +165,7 @@ class Speech:
                 position += silence + len(heard) // SAMPLE_BYTES
                 silence = 0
             account.segments += 1
-            _count_findings(current, plan, account)
+            _tell(current, plan, account)
         if position and silence:
             yield bytes(silence * SAMPLE_BYTES)
 
@@ -174,7 +174,10 @@ class Speech:
             yield item if isinstance(item, Pause) else clip.run(item, urgent=number == 0)
 
 
-def _count_findings(run: SegmentRun, plan: Plan, account: Account) -> None:
+def _tell(run: SegmentRun, plan: Plan, account: Account) -> None:
+    """Count and log what the model says of a segment."""
+    if run.value:
+        log.info("segment", **run.value, model=plan.model, seed=plan.seed, generation_id=account.id)
     findings = run.done.findings if run.done else ()
     for finding in findings:
         metrics.FINDINGS.labels(plan.model, finding).inc()
