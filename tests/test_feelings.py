@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ import yaml
 from conftest import needs_dia
 from dia_server.errors import ModelUnavailable, SettingsError
 from dia_server.models import registry
+from dia_server.models.emotions import EmotionsSetup
 from dia_server.models.protocol import Manifest
+from dia_server.pool.choice import Choice
 from dia_server.pool.pool import running_pool
 from dia_server.script.emotions import CALM, classify
 from dia_server.script.instructions import VOCABULARY
@@ -21,6 +26,7 @@ from dia_server.services.emotions import Emotions
 from dia_server.services.plan import check_models
 from dia_server.settings import Lane, Settings
 from dia_server.tasks import EMOTIONS, Classify, Done
+from hub import COMMIT, running_hub
 
 SENTENCES = yaml.safe_load((Path(__file__).parent / "data" / "feelings.yaml").read_text(encoding="utf-8"))
 
@@ -219,8 +225,27 @@ def test_where_the_weights_are_missing_the_next_step_is_named() -> None:
         registry.load_engine("emotions", 1, {"source": "nobody/nothing"})
 
 
+@needs_dia
+def test_pull_fetches_what_it_takes_to_classify(tiny_classifier: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dia_server", "models", "pull", "emotions", "--home", str(tmp_path)]
+    with running_hub({EmotionsSetup().source: tiny_classifier}) as hub:
+        variables = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "COLUMNS": "500"}
+        pulled = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+        asked = {path.rpartition("/")[2] for path in hub.asked}
+    assert pulled.returncode == 0, pulled.stderr
+    fetched = next((tmp_path / "cache").glob(f"**/snapshots/{COMMIT}"))
+    assert asked == {path.name for path in fetched.iterdir()} == {path.name for path in tiny_classifier.iterdir()}
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["models"]["emotions"] == {"revision": COMMIT}
+
+
 def test_the_lane_of_the_tools_runs_it() -> None:
     assert Settings().lane_of("emotions") == "tools"
+
+
+def test_a_lane_that_starts_on_need_begins_with_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Manifest, "missing_packages", lambda self: ["whisper"] if self.name == "whisper" else [])
+    settings = Settings()
+    assert Choice("hibari").arranged(settings.lanes["tools"], settings).models == ("emotions", "whisper")
 
 
 async def test_where_the_packages_are_missing_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
