@@ -108,7 +108,8 @@ def _model(name: str, manifest: Manifest, settings: Settings) -> Finding:
         return Finding(f"model {name}", True, state)
     if manifest.repositories(registry.setup_of(name, settings.models)):
         # Whoever has not chosen it needs none of its weights.
-        return Finding(f"model {name}", settings.engine != name, state, f"if you want it: `{PULL} {name}`")
+        is_spare = name not in (settings.engine, settings.emotion_model)
+        return Finding(f"model {name}", is_spare, state, f"if you want it: `{PULL} {name}`")
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 

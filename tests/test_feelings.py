@@ -20,6 +20,7 @@ from dia_server.models.emotions import EmotionsSetup
 from dia_server.models.protocol import Manifest
 from dia_server.pool.choice import Choice
 from dia_server.pool.pool import running_pool
+from dia_server.report import check
 from dia_server.script.emotions import CALM, classify
 from dia_server.script.instructions import VOCABULARY
 from dia_server.services.emotions import Emotions
@@ -223,6 +224,17 @@ async def test_the_settings_model_tells_in_its_lane(tiny_classifier: Path) -> No
 def test_where_the_weights_are_missing_the_next_step_is_named() -> None:
     with pytest.raises(ModelUnavailable, match=r"\(nobody/nothing\) are not here; .*`dia-server models pull emotions`"):
         registry.load_engine("emotions", 1, {"source": "nobody/nothing"})
+
+
+@needs_dia
+@pytest.mark.parametrize(("model", "sign"), [(None, "ok"), ("emotions", "!!")])
+def test_the_doctor_misses_the_weights_of_a_model_that_is_chosen(
+    model: str | None, sign: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(emotion_model=model, models={"emotions": {"source": "nobody/nothing"}}, gpu_mode="cpu", port=0)
+    check(settings, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert sign in next(line for line in lines if "model emotions" in line)
 
 
 @needs_dia

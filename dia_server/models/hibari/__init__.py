@@ -35,7 +35,7 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     denoise: bool = False
     retry_badcase: bool = False
     retry_badcase_max_times: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
-    retry_badcase_ratio_threshold: Annotated[float, msgspec.Meta(gt=0, le=100)] = 6.0
+    retry_badcase_ratio_threshold: Annotated[float, msgspec.Meta(gt=0)] = 6.0
     verbose: bool = False
 
     def __post_init__(self) -> None:
