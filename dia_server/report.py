@@ -138,8 +138,8 @@ def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices |
         return Finding(f"model {name}", True, state)
     if manifest.memory is not None:
         # Whoever has not chosen it needs none of its weights.
-        is_chosen = settings.engine == name
-        advice = "do as it says, or name another `engine`" if is_chosen else "if you want it, do as it says"
+        is_chosen = name in (settings.engine, settings.emotion_model)
+        advice = "do as it says, or name another model" if is_chosen else "if you want it, do as it says"
         return Finding(f"model {name}", not is_chosen, state, advice)
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 

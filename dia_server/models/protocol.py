@@ -202,16 +202,16 @@ class Engine(Protocol):
 
 
 class Sequential:
-    """An engine of a plain `run(task)`: one slot, one event a step."""
+    """An engine of a plain `run(task)`: one slot, one event a step; None is a step without one."""
 
     slots = 1
 
-    def __init__(self, run: Callable[[Any], Iterator[Event]], fingerprint: str) -> None:
+    def __init__(self, run: Callable[[Any], Iterator[Event | None]], fingerprint: str) -> None:
         """`run` takes the structs of the capabilities that the model's manifest names."""
         self.fingerprint = fingerprint
         self._run = run
         self._task_id: int | None = None
-        self._events: Iterator[Event] = iter(())
+        self._events: Iterator[Event | None] = iter(())
 
     def admit(self, task_id: int, task: Task) -> None:
         self._task_id, self._events = task_id, self._run(task)
@@ -225,6 +225,8 @@ class Sequential:
         except Exception:  # whatever a model raises must end its own task only
             log.exception("a task failed")
             event = Failed(message="The model failed on this text; the server's log says why")
+        if event is None:
+            return []
         if isinstance(event, Ending):
             self._task_id = None
         return [(task_id, event)]

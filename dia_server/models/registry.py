@@ -25,7 +25,12 @@ def manifests() -> dict[str, Manifest]:
 
 def speaking() -> dict[str, Manifest]:
     """Those that clients may ask to speak."""
-    return {name: manifest for name, manifest in manifests().items() if "speak" in manifest.capabilities}
+    return able("speak")
+
+
+def able(capability: str) -> dict[str, Manifest]:
+    """Those that have a capability."""
+    return {name: manifest for name, manifest in manifests().items() if capability in manifest.capabilities}
 
 
 def manifest(name: str) -> Manifest:

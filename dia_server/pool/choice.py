@@ -31,7 +31,10 @@ class Choice(msgspec.Struct, frozen=True):
         return self.model, self.reason or "it is the best one that `engine: auto` knows"
 
     def arranged(self, lane: Lane, settings: Settings) -> Lane:
-        """A lane whose first model is the default one, if it runs that at all."""
+        """A lane whose first model is the default one, if it runs that at all; on need, one that is installed."""
+        if lane.idle_timeout is not None:
+            here = sorted(lane.models, key=lambda name: bool(registry.manifest(name).missing_packages()))
+            lane = msgspec.structs.replace(lane, models=tuple(here))
         first = self.applied(settings).engine
         if first not in lane.models:
             return lane

@@ -125,10 +125,12 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak; a
-            model's own settings are wrong.
+        SettingsError: `engine` or a lane names a model that is not installed, `engine` one that doesn't speak, or
+            `emotion_model` one that tells no emotions; a model's own settings are wrong.
     """
     wanted = [("engine", default_model(settings), registry.speaking())]
+    if settings.emotion_model is not None:
+        wanted.append(("emotion_model", settings.emotion_model, registry.able("classify")))
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
     wanted += [("models", name, registry.manifests()) for name in settings.models]
     for setting, name, installed in wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from dia_server.errors import ModelUnavailable
@@ -17,11 +19,24 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         base: `heart`, which comes with the server, or one fetched by `dia-server models pull hibari`.
         prosody: changes of its melody and pace.
         timbre: changes of its sound.
+        normalize: say addresses, telephone numbers, fractions, emoji and the like in words.
+        denoise: learn from the voice's recording as it would sound without its noise.
+        retry_badcase: hold each segment back until it is judged, and make a bad one anew.
+        retry_badcase_max_times: how often, at most.
+        retry_badcase_ratio_threshold: bad is what lasts longer than the plain reading by more than this factor, or
+            can't be heard.
+        verbose: tell of each segment what the stages made of it.
     """
 
     base: str = BUNDLED
     prosody: Prosody = Prosody()
     timbre: Timbre = Timbre()
+    normalize: bool = False
+    denoise: bool = False
+    retry_badcase: bool = False
+    retry_badcase_max_times: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
+    retry_badcase_ratio_threshold: Annotated[float, msgspec.Meta(gt=0)] = 6.0
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a base that is not here.

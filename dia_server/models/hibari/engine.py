@@ -12,13 +12,13 @@ import numpy as np
 from hibari.g2p import G2P
 
 from dia_server.audio.loudness import levelled
-from dia_server.audio.samples import Samples
 from dia_server.models.fingerprint import fingerprint
 from dia_server.models.hibari import MANIFEST, HibariOptions, bases
 from dia_server.models.hibari.bases import cache_folder
 from dia_server.models.hibari.cloning import Cloning, imitate, rendered
 from dia_server.models.hibari.controls import Prosody
 from dia_server.models.hibari.deliveries import Manner, beside, direct
+from dia_server.models.hibari.judging import Reading, Said, judged
 from dia_server.models.hibari.marks import locate
 from dia_server.models.hibari.network import Network
 from dia_server.models.hibari.reading import Reader, Sentence
@@ -34,6 +34,9 @@ PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy", "soxr", "pywo
 
 # Of full scale: 2 dB above the plain voice's own, with room for peaks and for louder deliveries.
 LEVEL_DB = -23.0
+
+# The first stage counts them.
+DURATION_SECONDS = 0.025
 
 # Nobody says more in the time that is rehearsed.
 MAX_REHEARSED_CHARACTERS = 2_000
@@ -61,10 +64,10 @@ class Speaker:
 
     def say(
         self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator, match: Match | None = None
-    ) -> tuple[Samples, tuple[Word, ...]]:
-        """A sentence's samples, and where in them its words are; with a `match`, as its target sounds."""
-        durations, hidden = self.network.durations(sentence.ids, speed)
-        durations = lengthen(durations, sentence, manner.prosody)
+    ) -> Said:
+        """A sentence, said; with a `match`, as its target sounds."""
+        plain, hidden = self.network.durations(sentence.ids, speed)
+        durations = lengthen(plain, sentence, manner.prosody)
         f0, energy = self.network.melody(durations, hidden)
         words = locate(sentence.words, durations, energy)
         energy = energy * np.float32(manner.prosody.effort)
@@ -78,7 +81,9 @@ class Speaker:
         spectra = colour(spectra, manner.timbre)
         samples = synthesize(spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
         # Punctuation alone is a breath, which must not become as loud as speech.
-        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain) if words else samples, words
+        if words:
+            samples = levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain)
+        return Said(samples, words, DURATION_SECONDS * float(plain.sum()), len(sentence.ids), f0)
 
     def rehearse(self, text: str, most_seconds: float) -> Frames:
         """The frames of a text in the plain voice; those behind `most_seconds` may be left out."""
@@ -100,7 +105,7 @@ def load(threads: int, setup: NoSetup) -> Engine:
     del setup
     speaker = lru_cache(maxsize=None)(lambda base: Speaker(base, threads))
     options = HibariOptions()
-    for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
+    for _ in _say(speaker(options.base), Speak(model=MANIFEST.name, text="Ready.", seed=0), Manner()):
         pass
 
     # The package's version fixes the hash of every base.
@@ -114,18 +119,19 @@ def load(threads: int, setup: NoSetup) -> Engine:
     )
     cloning = Cloning(cache_folder() / "matches", name)
 
-    def run(task: Speak) -> Iterator[Event]:
+    def run(task: Speak) -> Iterator[Event | None]:
         try:
-            chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
+            options = msgspec.convert(task.options, HibariOptions)
+            chosen = speaker(options.base)
             reference = task.references.get(task.speaker)
-            match = cloning.match(chosen, reference) if reference else None
+            match = cloning.match(chosen, reference, is_noisy=options.denoise) if reference else None
         except DamagedWeights as error:
             yield Failed(str(error))
             return
         except BadRecording as error:
             yield Failed(str(error), is_input_wrong=True)
             return
-        yield from speak(chosen, task, match)
+        yield from judged(task, options, lambda each: speak(chosen, each, match))
 
     return Sequential(run, name)
 
@@ -134,7 +140,7 @@ def speak(speaker: Speaker, task: Speak, match: Match | None = None) -> Iterator
     """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise and jitter only.
 
     With a `match` the voice's own speaker sounds like its target; the voice's options and the delivery act on that. The
-    partner is somebody else, and has neither.
+    partner is somebody else, and has neither. `Done.value` is the `Reading`.
     """
     options = msgspec.convert(task.options, HibariOptions)
     voice = Manner(prosody=options.prosody, timbre=options.timbre)
@@ -144,17 +150,19 @@ def speak(speaker: Speaker, task: Speak, match: Match | None = None) -> Iterator
     elif match is not None:
         voice = voice.moved(Manner(prosody=Prosody(duration=match.pace)))
     manner = direct(voice, task.delivery, is_partner=is_partner)
-    return _say(speaker, task.text, manner, task.delivery.speed, task.seed, match)
+    return _say(speaker, task, manner, match, is_plain=not options.normalize)
 
 
 def _say(
-    speaker: Speaker, text: str, manner: Manner, speed: float, seed: int, match: Match | None = None
+    speaker: Speaker, task: Speak, manner: Manner, match: Match | None = None, *, is_plain: bool = True
 ) -> Iterator[Event]:
-    noise = np.random.default_rng(seed)
-    count = 0
-    for sentence in speaker.reader.read(text):
-        samples, words = speaker.say(sentence, manner, speed, noise, match)
-        yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in words))
-        yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
-        count += len(samples)
-    yield Done(samples=count)
+    """The events; `Done` has the `Reading`."""
+    noise = np.random.default_rng(task.seed)
+    count, reading = 0, Reading()
+    for sentence in speaker.reader.read(task.text, is_plain=is_plain):
+        said = speaker.say(sentence, manner, task.delivery.speed, noise, match)
+        reading.add(said)
+        yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in said.words))
+        yield Audio(first_sample=count, pcm=np.ascontiguousarray(said.samples, dtype="<f4").tobytes())
+        count += len(said.samples)
+    yield Done(samples=count, value=reading)
