@@ -24,6 +24,7 @@ from dia_server.api import (
     errors,
     generate,
     gpus,
+    index_tts,
     jobs,
     logs,
     mappings,
@@ -37,7 +38,7 @@ from dia_server.api import (
     whisper,
 )
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
-from dia_server.api.bodies import FILE_BOUND, JsonBody, bounded_request
+from dia_server.api.bodies import BODY_BOUND, FILE_BOUND, JsonBody, LargeBodies, bounded_request
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
@@ -92,6 +93,10 @@ ROUTES = (
     jobs.cancel_job,
     jobs.get_result,
     jobs.watch_job,
+    index_tts.get_task,
+    index_tts.get_task_audio,
+    index_tts.list_tasks,
+    index_tts.delete_task,
     queue.queue_stats,
     logs.list_logs,
     logs.clear_logs,
@@ -129,6 +134,12 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
     return Litestar(
         route_handlers=[
             *ROUTES,
+            Router(
+                "/",
+                route_handlers=[index_tts.create_task],
+                opt={BODY_BOUND: "max_task_body_bytes"},
+                middleware=[LargeBodies(settings)],
+            ),
             _with_files("max_upload_bytes", transcriptions.create_transcription, transcriptions.create_translation),
             _with_files("max_upload_bytes", prompts.upload_prompt),
             # Litestar wants all that a path takes in one place.
@@ -144,6 +155,7 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
             "choice": _given(pool.choice),
             "voices": _given(voices_there),
             "planner": _given(core.planner),
+            "index_tts": _given(core.index_tts),
             "speech": _given(core.speech),
             "history": _given(core.history),
             "job_store": _given(core.jobs),

@@ -15,14 +15,19 @@ from dia_server.jobs.leases import Leases
 from dia_server.jobs.presence import Presence
 from dia_server.jobs.results import FOLDER as RESULTS
 from dia_server.jobs.results import Results
-from dia_server.jobs.runner import Runner
+from dia_server.jobs.runner import Handler, Runner
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
+from dia_server.services import index_tts, speech_jobs
+from dia_server.services.conditioning import Conditioning
 from dia_server.services.history import History
+from dia_server.services.index_tts import IndexTts
+from dia_server.services.index_tts_jobs import IndexTtsJobs
 from dia_server.services.planner import Planner
+from dia_server.services.recordings import Recordings
 from dia_server.services.references import References
 from dia_server.services.speech import Speech
-from dia_server.services.speech_jobs import KIND, SpeechJobs
+from dia_server.services.speech_jobs import SpeechJobs
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore
@@ -40,6 +45,7 @@ class Core:
     voices: VoiceStore
     prompts: PromptStore
     planner: Planner
+    index_tts: IndexTts
     history: History
     speech: Speech
     jobs: JobStore
@@ -49,14 +55,18 @@ class Core:
 
 
 @asynccontextmanager
-async def running_core(settings: Settings, home: Path, pool: Pool, name: str) -> AsyncIterator[Core]:
+async def running_core(
+    settings: Settings, home: Path, pool: Pool, name: str, *, takes_tasks: bool = True
+) -> AsyncIterator[Core]:
     """The services of the process that runs jobs under this name; they end with the block.
+
+    `takes_tasks` says whether those of IndexTTS2's API are among the jobs that it runs.
 
     Raises:
         SettingsError: the database can't be used, or not from here.
     """
     async with open_database(settings, home) as database:
-        core = _wire(settings, home, pool, database, name)
+        core = _wire(settings, home, pool, database, name, takes_tasks=takes_tasks)
         try:
             async with core.presence.announced(), core.history.running():
                 yield core
@@ -70,16 +80,23 @@ async def sweep_blobs(core: Core) -> None:
     await asyncio.to_thread(core.blobs.sweep, list((core.home / FOLDER).glob("*")), names)
 
 
-def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str) -> Core:
+def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: str, *, takes_tasks: bool) -> Core:
     blobs = Blobs(home / BLOBS)
     voices = VoiceStore(home / "voices")
     prompts = PromptStore(home / FOLDER, settings)
     history = History(settings, database, home)
     speech = Speech(settings, pool, history)
     leases = Leases(database, settings, name)
-    runner = Runner(leases, {KIND: SpeechJobs(speech, history, blobs)}, settings, home / RESULTS, pool.slots)
+    speaking = SpeechJobs(speech, history, blobs)
+    handlers: dict[str, Handler] = {speech_jobs.KIND: speaking}
+    if takes_tasks:
+        conditioning = Conditioning(settings, pool, blobs)
+        handlers[index_tts.KIND] = IndexTtsJobs(settings, home, blobs, conditioning, speaking)
+    runner = Runner(leases, handlers, settings, home / RESULTS, pool.slots)
     jobs = JobStore(database, settings, runner.wake)
     pool.at_drain(runner.halt)
+    references = References(prompts, blobs)
+    planner = Planner(settings, pool.choice, voices, references)
     return Core(
         settings=settings,
         home=home,
@@ -88,7 +105,8 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         blobs=blobs,
         voices=voices,
         prompts=prompts,
-        planner=Planner(settings, pool.choice, voices, References(prompts, blobs)),
+        planner=planner,
+        index_tts=IndexTts(settings, pool.choice, planner, Recordings(settings, home, blobs, voices, references)),
         history=history,
         speech=speech,
         jobs=jobs,

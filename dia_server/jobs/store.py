@@ -121,9 +121,11 @@ class JobStore:
             for row in rows
         }
 
-    async def counts(self, kind: str) -> dict[str, int]:
-        """How many jobs there are by status; those that there are none of are left out."""
-        wanted = select(jobs.c.status, func.count().label("number")).where(jobs.c.kind == kind).group_by(jobs.c.status)
+    async def counts(self, kind: str | None = None) -> dict[str, int]:
+        """How many jobs of a kind, or of all, there are by status; those that there are none of are left out."""
+        wanted = select(jobs.c.status, func.count().label("number")).group_by(jobs.c.status)
+        if kind is not None:
+            wanted = wanted.where(jobs.c.kind == kind)
         return {row.status: row.number for row in await self._database.read(wanted)}
 
     async def measure(self, kind: str) -> None:
@@ -157,6 +159,21 @@ class JobStore:
 
         if status := await self._database.write(work):
             raise BadInput(f"Job '{job_id}' is {status}; only a pending or processing one can be cancelled")
+
+    async def doom(self, kind: str, job_id: str) -> None:
+        """End a job, finished or not, that is to be removed; its key is free again.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        ended = {"status": "cancelled", "completed_at": database_time(), "payload": b"", "blobs": ""}
+        doomed = (
+            update(jobs)
+            .where(jobs.c.kind == kind, jobs.c.id == job_id)
+            .values(ended | {"file": None, "idempotency_key": None})
+        )
+        if not await self._database.write(lambda connection: connection.execute(doomed).rowcount):
+            raise not_found(job_id)
 
     async def finished(self, kind: str) -> list[str]:
         """The ids of some finished jobs."""
