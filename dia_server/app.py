@@ -43,8 +43,9 @@ from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
 from dia_server.api.uploads import Uploads
+from dia_server.background import in_background
 from dia_server.config_file import Sources
-from dia_server.core import Core
+from dia_server.core import Core, sweep_blobs_for_ever
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
 from dia_server.services.configuration import Configuration
@@ -195,6 +196,7 @@ async def _running(core: Core, discovery: Discovery, app: Litestar) -> AsyncGene
     async with AsyncExitStack() as running:
         await running.enter_async_context(discovery.running())
         await running.enter_async_context(core.results.swept())
+        await running.enter_async_context(in_background(sweep_blobs_for_ever(core), "blobs"))
         if core.settings.run_jobs_in_server:
             await running.enter_async_context(core.runner.running())
         yield

@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from dia_server.blobs import FOLDER as BLOBS
-from dia_server.blobs import Blobs
+from dia_server.blobs import NEW_SECONDS, Blobs
 from dia_server.database.database import Database, open_database
+from dia_server.errors import DiaServerError
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.presence import Presence
 from dia_server.jobs.results import FOLDER as RESULTS
@@ -31,6 +34,8 @@ from dia_server.services.speech_jobs import SpeechJobs
 from dia_server.settings import Settings
 from dia_server.voices.prompts import FOLDER, PromptStore
 from dia_server.voices.store import VoiceStore
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,16 @@ async def running_core(
                 yield core
         finally:
             core.speech.close()
+
+
+async def sweep_blobs_for_ever(core: Core) -> None:
+    """Sweep as often as blobs stop being new."""
+    while True:
+        await asyncio.sleep(NEW_SECONDS)
+        try:
+            await sweep_blobs(core)
+        except (DiaServerError, OSError) as error:
+            log.warning("blobs can't be swept", reason=str(error))
 
 
 async def sweep_blobs(core: Core) -> None:

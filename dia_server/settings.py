@@ -230,7 +230,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = 60.0
     upload_timeout: Annotated[
         Seconds,
-        _meta("the same for uploads of files; in 300 s the largest one arrives over 0.7 Mbit/s"),
+        _meta(
+            "the same for uploads of files, in JSON too; in 300 s the largest one arrives over 0.7 Mbit/s, as JSON 1.0"
+        ),
     ] = 300.0
     write_timeout: Annotated[
         Seconds,

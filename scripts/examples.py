@@ -14,13 +14,37 @@ FOLDER = Path(__file__).parent.parent / "dia_server" / "voices" / "examples"
 SEED = 1
 # By the file's name: the voice, how it is said, and what.
 CLIPS = {
-    "voice_01": ("raven", "", "The morning train was almost empty, so I took a seat by the window and watched the fields."),
-    "voice_02": ("heron", "", "We kept the old clock in the hall, because nobody else in the house could tell the time."),
-    "voice_03": ("jay", "", "If you follow the path along the river, you will find a bridge and a little bakery behind it."),
-    "voice_04": ("robin", "", "Every evening he walks up the hill with his dog, whether it rains or the sun is shining."),
-    "emo_happy": ("skylark", "very happy", "They are coming home tomorrow, all of them, and we will have a party!"),
-    "emo_sad": ("skylark", "very sad", "The house is so quiet now. I still lay the table for two."),
-}  # fmt: skip
+    "voice_01": (
+        "raven",
+        "",
+        "The morning train was almost empty, so I took a seat by the window and watched the fields.",
+    ),
+    "voice_02": (
+        "heron",
+        "",
+        "We kept the old clock in the hall, because nobody else in the house could tell the time.",
+    ),
+    "voice_03": (
+        "jay",
+        "",
+        "If you follow the path along the river, you will find a bridge and a little bakery behind it.",
+    ),
+    "voice_04": (
+        "robin",
+        "",
+        "Every evening he walks up the hill with his dog, whether it rains or the sun is shining.",
+    ),
+    "emo_happy": (
+        "skylark",
+        "very happy",
+        "They are coming home tomorrow, all of them, and we will have a party!",
+    ),
+    "emo_sad": (
+        "skylark",
+        "very sad",
+        "The house is so quiet now. I still lay the table for two.",
+    ),
+}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from dia_server import metrics
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
-from dia_server.errors import BadInput, Conflict, JobNotFound, QueueFull
+from dia_server.errors import BadInput, Conflict, Damaged, JobNotFound, QueueFull
 from dia_server.jobs.job import FINISHED, Job, JobState, NewJob, Status
 from dia_server.settings import Settings
 
@@ -273,18 +273,22 @@ def _same(row: Row[Any], request_hash: str) -> Job:
 
 
 def _job(row: Row[Any], position: int | None = None) -> Job:
+    try:
+        request, result = (msgspec.json.decode(each or "{}") for each in (row.request, row.result))
+    except msgspec.DecodeError:
+        raise Damaged(f"The row of job '{row.id}' in the database can't be read") from None
     return Job(
         id=row.id,
         status=row.status,
         voice=row.voice,
-        request=msgspec.json.decode(row.request),
+        request=request,
         created_at=row.created_at,
         started_at=row.started_at,
         completed_at=row.completed_at,
         progress=row.progress,
         runner=row.runner,
         file=row.file,
-        result={} if row.result is None else msgspec.json.decode(row.result),
+        result=result,
         error=row.error,
         position=position,
     )

@@ -131,8 +131,6 @@ def _decoded(uri: str, most_bytes: int, field: str) -> bytes:
     head, comma, text = uri.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise BadInput(f"'{field}': the data URI must be like data:audio/wav;base64,UklGR…", param=field)
-    if len(text) > (most_bytes + 2) // 3 * 4:
-        raise BadInput(f"'{field}': the recording is larger than the {most_bytes} bytes of an upload", param=field)
     parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]
     try:
         data = b"".join(base64.b64decode(part, validate=True) for part in parts)
@@ -140,4 +138,6 @@ def _decoded(uri: str, most_bytes: int, field: str) -> bytes:
         raise BadInput(f"'{field}': the data URI is not valid base64: {error}", param=field) from None
     if "=" in text[:-2]:
         raise BadInput(f"'{field}': the data URI is not valid base64: it ends early", param=field)
+    if len(data) > most_bytes:
+        raise BadInput(f"'{field}': the recording is larger than the {most_bytes} bytes of an upload", param=field)
     return data
