@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -210,7 +211,11 @@ class JobStore:
 
     async def _with_positions(self, rows: Sequence[Row[Any]]) -> list[Job]:
         positions = await self._positions(rows)
-        return [_job(row, positions.get(row.number)) for row in rows]
+        found: list[Job] = []
+        for start in range(0, len(rows), MOST_AT_ONCE):
+            found += [_job(row, positions.get(row.number)) for row in rows[start : start + MOST_AT_ONCE]]
+            await asyncio.sleep(0)  # lists may be long, and others wait
+        return found
 
     async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
         """The places in the queue of those that still wait, by number, from 1 on."""
