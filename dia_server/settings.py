@@ -76,7 +76,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("`models` must name at least one")
 
 
-class IndexTts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who speaks the tasks of IndexTTS2's API, and where."""
 
     run_in_server: Annotated[
@@ -304,9 +304,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Positive, _meta("runners that may be lost over a job before it fails; restarts don't count")
     ] = 5
     index_tts: Annotated[
-        IndexTts,
+        Tasks,
         _meta("the tasks of IndexTTS2's API", restart="it is decided with the start"),
-    ] = IndexTts()
+    ] = Tasks()
     task_timeout_seconds: Annotated[
         Seconds, _meta("seconds that one task of IndexTTS2's API may take, loading included; a slow GPU needs many")
     ] = 3600.0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import Server, make_home, running_server
+from conftest import Server, make_home, running_server, wait_until
 from index_tts import NOISE, data_uri, ended, post, refusal, submit, wav_of
 
 SECRET = b"RIFF nobody may read this"
@@ -178,6 +179,20 @@ def test_parameters_have_the_room_of_other_bodies(server: Server) -> None:
     answer = post(server, NOISE | {"note": "a" * 300_000})
     assert (answer.status_code, "Besides recordings" in answer.json()["detail"]) == (413, True)
     assert post(server, NOISE | {"note": "a" * 37_000_000}).status_code == 413
+
+
+def test_as_many_large_bodies_come_in_as_there_may_be_uploads(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    head = "POST /tts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 30000000\r\n\r\n{"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(head.encode())
+        large = speaker(data_uri(bytes(299_000)))
+        wait_until(lambda: post(server, large).status_code == 503)
+        answer = post(server, large)
+        assert answer.headers["retry-after"] == "1"
+        assert "large requests are open" in answer.json()["detail"]
+        assert post(server, NOISE).status_code == 200
+    wait_until(lambda: post(server, large).status_code == 200)
 
 
 def test_a_whole_upload_fits_into_a_task(tmp_path: Path) -> None:

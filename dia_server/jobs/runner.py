@@ -173,10 +173,10 @@ class Runner:
             file, result = await self._handlers[lease.kind].run(lease.id, lease.payload, stem, report)
         except asyncio.CancelledError:
             # The job may be forgotten by now, so that nobody else would look for what it has left.
-            for path in self._folder.glob(f"{stem.name}.*"):
-                path.unlink(missing_ok=True)
+            _discard(stem)
             raise
         except (DiaServerError, OSError) as error:
+            _discard(stem)
             await self._end_early(lease, error)
         except Exception as error:
             log.exception("job failed", job=lease.id)
@@ -197,8 +197,7 @@ class Runner:
             log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
         else:
             log.warning("late result discarded", job=lease.id)
-            if file is not None:
-                (self._folder / file).unlink(missing_ok=True)
+            _discard(stem)
 
     async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
         """It can be done later, or may be, or never."""
@@ -272,3 +271,10 @@ class Runner:
             log.warning("database is away", reason=error.message)
         self._steady_since = None
         self._resting_until = monotonic() + REST_SECONDS
+
+
+def _discard(stem: Path) -> None:
+    """Remove what an attempt has left."""
+    with suppress(OSError):  # the disk's own trouble; what stays is swept later
+        for path in stem.parent.glob(f"{stem.name}.*"):
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -92,7 +93,7 @@ class IndexTts:
             BadInput: it can't be served as it stands.
             ModelUnavailable: its model is not installed here.
         """
-        model = self._model(request.model)
+        model = await asyncio.to_thread(self._model, request.model)
         speaker = await self._recordings.find(request.spk_audio_prompt, "spk_audio_prompt")
         manner = None
         if request.emo_audio_prompt is not None:
@@ -146,8 +147,11 @@ def _check_installed(manifest: Manifest, settings: Settings) -> None:
         raise ModelUnavailable(
             f"No lane runs model '{manifest.name}'; add it to `lanes` in config.yaml", param="model", retry_after=60
         )
-    for repository in manifest.repositories(registry.setup_of(manifest.name, settings.models)):
-        locate(manifest.name, repository)
+    try:
+        for repository in manifest.repositories(registry.setup_of(manifest.name, settings.models)):
+            locate(manifest.name, repository)
+    except ModelUnavailable as error:
+        raise ModelUnavailable(f"Model '{manifest.name}' can't be loaded: {error.message}", retry_after=60) from None
 
 
 def _delivery(request: TaskRequest, manner: Recording | None) -> Delivery | None:

@@ -62,19 +62,16 @@ class IndexTtsJobs:
             raise BadInput(order.problem)
         seconds = self._settings.task_timeout_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as deadline:
                 plan = await self._conditioning.applied(recipe.decode(order.plan, self._blobs))
                 _check_recordings(plan)
                 file, result = await self._speech.speak(job_id, plan, stem, report)
         except TimeoutError:
+            if not deadline.expired():
+                raise
             raise GenerationFailed(f"The task took longer than {seconds:g} s (task_timeout_seconds)") from None
         if order.output_path is not None:
-            source = stem.with_name(file)
-            try:
-                await asyncio.to_thread(write_output, self._home, order.output_path, "output_path", source)
-            except BadInput:
-                source.unlink(missing_ok=True)
-                raise
+            await asyncio.to_thread(write_output, self._home, order.output_path, "output_path", stem.with_name(file))
         return file, result
 
 

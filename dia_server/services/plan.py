@@ -135,6 +135,8 @@ def check_models(settings: Settings) -> None:
     wanted = [("engine", default_model(settings), registry.speaking())]
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
     wanted += [("models", name, registry.manifests()) for name in settings.models]
+    if settings.index_tts.model != "auto":
+        wanted.append(("index_tts.model", settings.index_tts.model, registry.speaking()))
     for setting, name, installed in wanted:
         if name not in installed:
             raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
