@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
+from dia_server.files import sync_folder
 from dia_server.jobs.job import Lease
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
@@ -195,6 +196,8 @@ class Runner:
 
         if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
             log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
+            if file is not None:
+                await asyncio.to_thread(sync_folder, self._folder)
         else:
             log.warning("late result discarded", job=lease.id)
             _discard(stem)
