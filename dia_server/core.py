@@ -23,6 +23,7 @@ from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.services import index_tts, speech_jobs
 from dia_server.services.conditioning import Conditioning
+from dia_server.services.emotions import Emotions
 from dia_server.services.history import History
 from dia_server.services.index_tts import IndexTts
 from dia_server.services.index_tts_jobs import IndexTtsJobs
@@ -112,6 +113,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
     pool.at_drain(runner.halt)
     references = References(prompts, blobs)
     planner = Planner(settings, pool.choice, voices, references)
+    recordings = Recordings(settings, home, blobs, voices, references)
     return Core(
         settings=settings,
         home=home,
@@ -121,7 +123,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         voices=voices,
         prompts=prompts,
         planner=planner,
-        index_tts=IndexTts(settings, pool.choice, planner, Recordings(settings, home, blobs, voices, references)),
+        index_tts=IndexTts(settings, pool.choice, planner, recordings, Emotions(settings, pool)),
         history=history,
         speech=speech,
         jobs=jobs,

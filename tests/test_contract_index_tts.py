@@ -340,6 +340,7 @@ def test_which_emotion_wins(server: Server) -> None:
     assert unused(vector | {"use_emo_text": False, "emo_text": "Joy!"}) == ["emo_text"]
     assert unused({"emo_vector": [0] * 8, "emo_alpha": 0.5}) == ["emo_alpha"]
     assert spoken(server, call | vector | audio) == spoken(server, call | vector)
+    assert refusal(server, call | {"use_emo_text": True, "emo_text": "a" * 4097}).startswith("'emo_text' has 4097")
     for field, wrong in (("emo_alpha", 1.1), ("emo_alpha", -0.1), ("use_emo_text", "yes"), ("emo_text", 1)):
         assert refusal(server, call | {field: wrong}).startswith(f"'params.{field}'")
 

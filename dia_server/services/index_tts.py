@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -10,11 +9,9 @@ import msgspec
 
 from dia_server.errors import BadInput, ModelUnavailable
 from dia_server.models import registry
-from dia_server.models.hub import locate
-from dia_server.models.protocol import Manifest
 from dia_server.pool.choice import Choice
-from dia_server.script.emotions import classify
 from dia_server.services.casting import imitates
+from dia_server.services.emotions import Emotions
 from dia_server.services.plan import AUTO_MODEL, DEFAULT_MODEL_NAMES, Plan, SpeechRequest, default_model
 from dia_server.services.planner import Planner
 from dia_server.services.recordings import Recording, Recordings
@@ -80,11 +77,14 @@ class PlannedTask(msgspec.Struct, frozen=True, kw_only=True):
 class IndexTts:
     """Plans tasks."""
 
-    def __init__(self, settings: Settings, choice: Choice, planner: Planner, recordings: Recordings) -> None:
+    def __init__(
+        self, settings: Settings, choice: Choice, planner: Planner, recordings: Recordings, emotions: Emotions
+    ) -> None:
         self._settings = settings
         self._choice = choice
         self._planner = planner
         self._recordings = recordings
+        self._emotions = emotions
 
     async def plan(self, request: TaskRequest) -> PlannedTask:
         """Check a task, and fix all that its audio depends on.
@@ -93,7 +93,7 @@ class IndexTts:
             BadInput: it can't be served as it stands.
             ModelUnavailable: its model is not installed here.
         """
-        model = await asyncio.to_thread(self._model, request.model)
+        model = self._model(request.model)
         speaker = await self._recordings.find(request.spk_audio_prompt, "spk_audio_prompt")
         manner = None
         if request.emo_audio_prompt is not None:
@@ -105,7 +105,7 @@ class IndexTts:
             format="wav",
             model=model,
             seed=request.seed,
-            delivery=_delivery(request, manner),
+            delivery=await self._delivery(request, manner),
             parameters=request.parameters,
             text_field="text",
             voice_field="spk_audio_prompt",
@@ -123,9 +123,25 @@ class IndexTts:
             wanted = _best(settings)
         if wanted not in known and wanted not in DEFAULT_MODEL_NAMES:
             raise BadInput(f"'model': there is no model '{wanted[:100]}'; there are {', '.join(known)}", param="model")
-        manifest = registry.manifest(default_model(settings) if wanted in DEFAULT_MODEL_NAMES else wanted)
-        _check_installed(manifest, settings)
+        speaking = default_model(settings) if wanted in DEFAULT_MODEL_NAMES else wanted
+        if settings.lane_of(speaking) is None:
+            raise ModelUnavailable(
+                f"No lane runs model '{speaking}'; add it to `lanes` in config.yaml", param="model", retry_after=60
+            )
         return wanted
+
+    async def _delivery(self, request: TaskRequest, manner: Recording | None) -> Delivery | None:
+        match request.source:
+            case "use_emo_text":
+                text, most = request.emo_text or request.text, self._settings.max_input_characters
+                if len(text) > most:
+                    raise BadInput(f"'emo_text' has {len(text)} characters, allowed are {most}", param="emo_text")
+                return Delivery(emotion=_scaled(await self._emotions.of_text(text), request.emo_alpha))
+            case "emo_vector":
+                return Delivery(emotion=_scaled(request.emo_vector, request.emo_alpha))
+            case "emo_audio_prompt" if manner is not None:
+                return Delivery(emotion_reference=manner.reference, emotion_strength=request.emo_alpha)
+        return None
 
 
 def _best(settings: Settings) -> str:
@@ -134,36 +150,6 @@ def _best(settings: Settings) -> str:
         return INDEX_TTS
     default = default_model(settings)
     return default if imitates(registry.manifest(default)) else AUTO_MODEL
-
-
-def _check_installed(manifest: Manifest, settings: Settings) -> None:
-    if missing := manifest.missing_packages():
-        raise ModelUnavailable(
-            f"Model '{manifest.name}' is not installed: packages {', '.join(missing)} are missing; "
-            f"`{manifest.installation}` brings them",
-            retry_after=60,
-        )
-    if settings.lane_of(manifest.name) is None:
-        raise ModelUnavailable(
-            f"No lane runs model '{manifest.name}'; add it to `lanes` in config.yaml", param="model", retry_after=60
-        )
-    try:
-        for repository in manifest.repositories(registry.setup_of(manifest.name, settings.models)):
-            locate(manifest.name, repository)
-    except ModelUnavailable as error:
-        raise ModelUnavailable(f"Model '{manifest.name}' can't be loaded: {error.message}", retry_after=60) from None
-
-
-def _delivery(request: TaskRequest, manner: Recording | None) -> Delivery | None:
-    match request.source:
-        case "use_emo_text":
-            text = request.text if request.emo_text is None else request.emo_text
-            return Delivery(emotion=_scaled(classify(text), request.emo_alpha))
-        case "emo_vector":
-            return Delivery(emotion=_scaled(request.emo_vector, request.emo_alpha))
-        case "emo_audio_prompt" if manner is not None:
-            return Delivery(emotion_reference=manner.reference, emotion_strength=request.emo_alpha)
-    return None
 
 
 def _scaled(weights: tuple[float, ...], share: float) -> tuple[float, ...]:
