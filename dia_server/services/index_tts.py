@@ -133,9 +133,10 @@ class IndexTts:
     async def _delivery(self, request: TaskRequest, manner: Recording | None) -> Delivery | None:
         match request.source:
             case "use_emo_text":
-                text, most = request.emo_text or request.text, self._settings.max_input_characters
+                name = "emo_text" if request.emo_text else "text"
+                text, most = getattr(request, name), self._settings.max_input_characters
                 if len(text) > most:
-                    raise BadInput(f"'emo_text' has {len(text)} characters, allowed are {most}", param="emo_text")
+                    raise BadInput(f"'{name}' has {len(text)} characters, allowed are {most}", param=name)
                 return Delivery(emotion=_scaled(await self._emotions.of_text(text), request.emo_alpha))
             case "emo_vector":
                 return Delivery(emotion=_scaled(request.emo_vector, request.emo_alpha))
