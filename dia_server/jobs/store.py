@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -97,14 +96,22 @@ class JobStore:
         offset: int = 0,
     ) -> list[Job]:
         """Those that match, the newest first; `since` in seconds since 1970."""
-        wanted = select(*SHOWN).where(jobs.c.kind == kind).order_by(jobs.c.number.desc()).limit(limit).offset(offset)
+        wanted = select(*SHOWN).where(jobs.c.kind == kind).order_by(jobs.c.number.desc())
         if status is not None:
             wanted = wanted.where(jobs.c.status == status)
         if voice is not None:
             wanted = wanted.where(jobs.c.voice == voice)
         if since is not None:
             wanted = wanted.where(jobs.c.created_at >= since)
-        return await self._with_positions(await self._database.read(wanted))
+        if limit is not None or offset:
+            return await self._with_positions(await self._database.read(wanted.limit(limit).offset(offset)))
+        found: list[Job] = []
+        # Some at a time: there may be thousands, and others wait.
+        page = wanted
+        while rows := await self._database.read(page.limit(MOST_AT_ONCE)):
+            found += await self._with_positions(rows)
+            page = wanted.where(jobs.c.number < rows[-1].number)
+        return found
 
     async def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
         """How those of these jobs that there are stand."""
@@ -211,11 +218,7 @@ class JobStore:
 
     async def _with_positions(self, rows: Sequence[Row[Any]]) -> list[Job]:
         positions = await self._positions(rows)
-        found: list[Job] = []
-        for start in range(0, len(rows), MOST_AT_ONCE):
-            found += [_job(row, positions.get(row.number)) for row in rows[start : start + MOST_AT_ONCE]]
-            await asyncio.sleep(0)  # lists may be long, and others wait
-        return found
+        return [_job(row, positions.get(row.number)) for row in rows]
 
     async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
         """The places in the queue of those that still wait, by number, from 1 on."""
