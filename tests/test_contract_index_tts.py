@@ -305,6 +305,7 @@ def test_a_task_that_takes_too_long_fails(server: Server) -> None:
         found = ended(server, submit(server, LONG))
     assert found["status"] == "error"
     assert found["error"] == "The task took longer than 0.5 s (task_timeout_seconds)"
+    assert list((server.home / "tasks").glob(f"{found['id']}*")) == []
 
 
 def test_bad_tasks_do_not_block_others(server: Server) -> None:

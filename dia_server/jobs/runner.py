@@ -174,10 +174,10 @@ class Runner:
             file, result = await self._handlers[lease.kind].run(lease.id, lease.payload, stem, report)
         except asyncio.CancelledError:
             # The job may be forgotten by now, so that nobody else would look for what it has left.
-            _discard(stem)
+            for path in self._folder.glob(f"{stem.name}.*"):
+                path.unlink(missing_ok=True)
             raise
         except (DiaServerError, OSError) as error:
-            _discard(stem)
             await self._end_early(lease, error)
         except Exception as error:
             log.exception("job failed", job=lease.id)
@@ -200,7 +200,8 @@ class Runner:
                 await asyncio.to_thread(sync_folder, self._folder)
         else:
             log.warning("late result discarded", job=lease.id)
-            _discard(stem)
+            if file is not None:
+                (self._folder / file).unlink(missing_ok=True)
 
     async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
         """It can be done later, or may be, or never."""
@@ -274,10 +275,3 @@ class Runner:
             log.warning("database is away", reason=error.message)
         self._steady_since = None
         self._resting_until = monotonic() + REST_SECONDS
-
-
-def _discard(stem: Path) -> None:
-    """Remove what an attempt has left."""
-    with suppress(OSError):  # the disk's own trouble; what stays is swept later
-        for path in stem.parent.glob(f"{stem.name}.*"):
-            path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dia_server.blobs import Blobs
-from dia_server.errors import BadInput, GenerationFailed
+from dia_server.errors import BadInput, DiaServerError, GenerationFailed
 from dia_server.models import registry
 from dia_server.services import recipe
 from dia_server.services.conditioning import Conditioning
@@ -60,19 +60,29 @@ class IndexTtsJobs:
         order = msgspec.json.decode(payload, type=Order)
         if order.problem:
             raise BadInput(order.problem)
+        try:
+            file, result = await self._speak(job_id, order, stem, report)
+            if order.output_path is not None:
+                source = stem.with_name(file)
+                await asyncio.to_thread(write_output, self._home, order.output_path, "output_path", source)
+        except DiaServerError:
+            stem.with_name(f"{stem.name}.wav").unlink(missing_ok=True)
+            raise
+        return file, result
+
+    async def _speak(
+        self, job_id: str, order: Order, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str, dict[str, Any]]:
         seconds = self._settings.task_timeout_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
                 plan = await self._conditioning.applied(recipe.decode(order.plan, self._blobs))
                 _check_recordings(plan)
-                file, result = await self._speech.speak(job_id, plan, stem, report)
+                return await self._speech.speak(job_id, plan, stem, report)
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise GenerationFailed(f"The task took longer than {seconds:g} s (task_timeout_seconds)") from None
-        if order.output_path is not None:
-            await asyncio.to_thread(write_output, self._home, order.output_path, "output_path", stem.with_name(file))
-        return file, result
 
 
 def _check_recordings(plan: Plan) -> None:
