@@ -12,7 +12,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.errors import SettingsError
 from dia_server.files import PART_SUFFIX
 from dia_server.voices.prompts import FOLDER as PROMPTS
-from dia_server.voices.store import install_starters
+from dia_server.voices.store import install_examples, install_starters
 
 # Libraries and models that would write elsewhere, and the folder of the cache that each gets instead.
 CACHES = {
@@ -46,7 +46,7 @@ def use_caches(home: Path) -> None:
 
 
 def open_home(home: Path) -> Path:
-    """Make the home ready for use: starter voices on first use, and caches inside it.
+    """Make the home ready for use: starter voices and examples on first use, and caches inside it.
 
     Raises:
         SettingsError: the folder can't be written to.
@@ -58,6 +58,7 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
+        install_examples(home / "examples")
         for folder in UNFINISHED:
             _sweep(home / folder)
     except OSError as error:

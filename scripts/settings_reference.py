@@ -17,7 +17,7 @@ import yaml
 
 from dia_server.config_file import ENVIRONMENT_PREFIX
 from dia_server.models import registry
-from dia_server.settings import RESTART, SECRETS, Lane, Settings
+from dia_server.settings import RESTART, SECRETS, Lane, Settings, Tasks
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 120
@@ -48,6 +48,14 @@ models' own settings.
 | Setting | Allowed | Default | Meaning |
 | --- | --- | --- | --- |
 {lane}
+
+## Tasks
+
+`index_tts` has these.
+
+| Setting | Allowed | Default | Meaning |
+| --- | --- | --- | --- |
+{tasks}
 {models}"""
 
 MODEL = """
@@ -126,6 +134,7 @@ def configuration_md() -> str:
             for entry in entries(Settings())
         ),
         lane="\n".join(row(entry) for entry in entries(Lane())),
+        tasks="\n".join(row(entry) for entry in entries(Tasks())),
         models="".join(
             MODEL.format(name=name, setup="\n".join(row(entry) for entry in entries(manifest.setup())))
             for name, manifest in registry.manifests().items()
