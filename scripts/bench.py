@@ -39,6 +39,7 @@ NAMES = (
     "voices",
     "transcription",
     "cloning",
+    "emotions",
 )
 # They take gigabytes and minutes, and say most on a GPU: `bench_dia.py` runs them.
 DIA_NAMES = ("dia_speed", "dia_codec", "dia_equality")

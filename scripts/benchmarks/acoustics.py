@@ -1,7 +1,7 @@
 """What can be measured of how a sentence is said, on its finished sound alone.
 
-F0 by WORLD's dio and stonemask (pyworld), which the server doesn't use; everything else is a few lines of NumPy. Nothing
-here knows what the model was told.
+F0 by WORLD's dio and stonemask (pyworld), which the server doesn't use; everything else is a few lines of NumPy.
+Nothing here knows what the model was told.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FINAL_SECONDS = 0.25
 TILT_BANDS_HZ = 250.0 * 2 ** (np.arange(14) / 3)
 MEL_BANDS, CEPSTRA, MEL_RANGE_HZ = 26, 13, (100.0, 8_000.0)
 ROLLOFF = 0.85
+MOMENTS = CEPSTRA - 1 + 6
 FLOOR = 1e-10
 
 
@@ -144,8 +145,8 @@ def _jitter(f0: Reals, is_steady: NDArray[np.bool_]) -> float:
 def colours(sound: Sound) -> Reals:
     """What a sentence's spectrum looks like and how it moves, without its level, its F0 and its length.
 
-    Means and deviations over loud frames of 12 mel cepstra, their changes within 10 ms, the spectrum's centroid, spread,
-    roll-off, flatness and flux, and of the harmonicity; each as loud as any other.
+    Means and deviations over loud frames of 12 mel cepstra, their changes within 10 ms, the spectrum's centroid,
+    spread, roll-off, flatness and flux, and of the harmonicity: `MOMENTS` pairs of mean and deviation, then the changes.
     """
     power = sound.power[sound.is_loud]
     share = power / power.sum(axis=1, keepdims=True)

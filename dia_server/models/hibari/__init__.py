@@ -17,11 +17,13 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         base: `heart`, which comes with the server, or one fetched by `dia-server models pull hibari`.
         prosody: changes of its melody and pace.
         timbre: changes of its sound.
+        use_random: vary an emotion from segment to segment, by the seed.
     """
 
     base: str = BUNDLED
     prosody: Prosody = Prosody()
     timbre: Timbre = Timbre()
+    use_random: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a base that is not here.
@@ -57,7 +59,7 @@ MANIFEST = Manifest(
     # Phonemes shorter than that are swallowed: at twice the pace Whisper mistakes 13 % of the words, and 3 % where the
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
-    directable=frozenset({"pitch", "volume", "emotion", "style", "audio_prompt"}),
+    directable=frozenset({"pitch", "volume", "emotion", "emotion_reference", "style", "audio_prompt"}),
 )
 
 __all__ = ["MANIFEST", "HibariOptions", "Prosody", "Timbre", "bases"]
