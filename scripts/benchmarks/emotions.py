@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import quality
 from benchmarks.acoustics import MOMENTS, Measures, Reals, Sound, colours, measure
 from benchmarks.common import Note, goal, table
 from benchmarks.hearing import Listener, words_of
+from benchmarks.peers import environment
 from benchmarks.texts import PASSAGES
 from benchmarks.words import INTERVAL, RESAMPLES, SEED, Heard, cells, compare
 from dia_server.audio.samples import Samples
@@ -33,8 +35,9 @@ TITLE = "Emotions"
 MEASURED = (
     f"The eight emotions at {STRENGTHS[-1]:g} by the embedded model's plain voice, against the same voice without: "
     f"{len(HELD_OUT)} sentences for the changes, on their sound alone (`scripts/benchmarks/acoustics.py`); a "
-    f"nearest-centroid test on the spectrum's statistics, learned from {len(TRAINING)} other sentences; and what "
-    f"Whisper tiny.en understands of {sum(len(words_of(passage)) for passage in PASSAGES)} words."
+    f"nearest-centroid test on the spectrum's statistics, learned from {len(TRAINING)} other sentences; what Whisper "
+    f"tiny.en understands of {sum(len(words_of(passage)) for passage in PASSAGES)} words; and DNSMOS' overall opinion "
+    "(speechmos) of the sentences."
 )
 
 # What is compared: the measure, its unit, and what counts as no change.
@@ -114,6 +117,7 @@ def run(note: Note) -> str:
             told_table(told),
             *told_goals(told, movements),
             *understood(voice, note),
+            opinions(voice, note),
         ]
     )
 
@@ -261,6 +265,16 @@ def difference(plain: Sequence[Heard], moved: Sequence[Heard]) -> tuple[float, f
     drawn = np.random.default_rng(SEED).integers(size, size=(RESAMPLES, size))
     low, high = np.percentile((after - before)[drawn].sum(axis=1) / words[drawn].sum(axis=1), INTERVAL)
     return float((after - before).sum() / words.sum()), float(low), float(high)
+
+
+def opinions(voice: Voice, note: Note) -> str:
+    """How good it sounds, as DNSMOS tells."""
+    tools = environment(quality.NAME, quality.PACKAGES, note)
+    names = (None, *EMOTIONS)
+    note("quality")
+    clips = [wav(voice.say(sentence, emotion)) for emotion in names for sentence in HELD_OUT]
+    means = quality.rate(tools, clips).reshape(len(names), -1).mean(axis=1)
+    return table(["DNSMOS", "plain", *EMOTIONS], [["mean", *(f"{mean:.2f}" for mean in means)]])
 
 
 def wav(samples: Samples) -> bytes:

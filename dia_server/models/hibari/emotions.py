@@ -72,7 +72,7 @@ MANNERS = {
     "afraid": by_rules(-64, 60, -43).moved(
         Manner(
             prosody=Prosody(f0=1.12, f0_final=3.0, accent=3.0, jitter=2.0, pause=2.0, dynamics=1.1),
-            timbre=Timbre(tilt=-0.5, breath=0.3, gain=-3.5),
+            timbre=Timbre(tilt=-1.0, breath=0.3, gain=-3.5),
         )
     ),
     "disgusted": Manner(
