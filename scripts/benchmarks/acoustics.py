@@ -24,7 +24,7 @@ SILENCE_DB = 30.0
 SHORTEST_PAUSE = 0.1
 HIGHEST_HZ = 650.0
 # Further from the median lie the tracker's mistakes.
-WIDEST_SEMITONES = 14.0
+WIDEST_SEMITONES = 10.0
 FINAL_SECONDS = 0.25
 TILT_BANDS_HZ = 250.0 * 2 ** (np.arange(14) / 3)
 MEL_BANDS, CEPSTRA, MEL_RANGE_HZ = 26, 13, (100.0, 8_000.0)

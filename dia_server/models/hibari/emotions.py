@@ -66,13 +66,13 @@ MANNERS = {
     "sad": by_rules(-63, -27, -33).moved(
         Manner(
             prosody=Prosody(f0_final=1.5, accent=-1.5, jitter=3.0, pause=1.2, effort=0.9, dynamics=0.9),
-            timbre=Timbre(tilt=-1.4, breath=0.3),
+            timbre=Timbre(tilt=-1.8, breath=0.3),
         )
     ),
     "afraid": by_rules(-64, 60, -43).moved(
         Manner(
             prosody=Prosody(f0=1.12, f0_final=3.0, accent=3.0, jitter=2.0, pause=2.0, dynamics=1.1),
-            timbre=Timbre(tilt=-1.0, breath=0.3, gain=-3.5),
+            timbre=Timbre(tilt=-1.5, breath=0.3, gain=-3.5),
         )
     ),
     "disgusted": Manner(

@@ -27,7 +27,7 @@ HIGHEST_HZ = 600.0
 LOUD_PERCENTILE, SILENCE_DB = 97, 30.0
 SHORTEST_PAUSE = 0.12
 # Further from the median lie the tracker's mistakes.
-WIDEST_SEMITONES = 12.0
+WIDEST_SEMITONES = 10.0
 # Syllables are peaks of the level with dips of 2 dB between them (N. de Jong and T. Wempe, "Praat script to detect
 # syllable nuclei and measure speech rate automatically", Behavior Research Methods 41, 2009); in the band of vowels,
 # which tilt and breath hardly change.
