@@ -28,7 +28,7 @@ TEXT = (
 )
 SAID = (
     "The harbour was quiet when the ferry came in, and only a few people stood on the pier. On Saturday we drove out "
-    "to my uncle's farm to help him with the fence. It was a warm morning, and the dog ran ahead of us across the grass."
+    "to my uncle's farm to help him with the fence. It was a warm morning, and the dog ran ahead of us on the grass."
 )
 
 
