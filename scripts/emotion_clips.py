@@ -20,10 +20,11 @@ PAGE = f"""\
 
 “{SENTENCE}”
 
-By the embedded model's plain voice, as it is and in each emotion at {STRENGTHS[-1]:g}. `python scripts/emotion_clips.py`
-writes this page and its clips, and measures the sound alone (`scripts/benchmarks/acoustics.py`). What comes of many
-sentences, next to what is published, and what a listener understands: [benchmarks.md](benchmarks.md#emotions). Where
-the emotions' figures come from: `dia_server/models/hibari/emotions.py`.
+By the embedded model's plain voice, as it is and in each emotion at {STRENGTHS[-1]:g}.
+`python scripts/emotion_clips.py` writes this page and its clips, and measures the sound alone
+(`scripts/benchmarks/acoustics.py`). What comes of many sentences, next to what is published, and what a listener
+understands: [benchmarks.md](benchmarks.md#emotions). Where the emotions' figures come from:
+`dia_server/models/hibari/emotions.py`.
 
 {{table}}
 
