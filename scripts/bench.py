@@ -40,6 +40,7 @@ NAMES = (
     "transcription",
     "cloning",
     "emotions",
+    "manners",
 )
 # They take gigabytes and minutes, and say most on a GPU: `bench_dia.py` runs them.
 DIA_NAMES = ("dia_speed", "dia_codec", "dia_equality")

@@ -79,13 +79,13 @@ class Voice:
     """The plain voice, which speaks without a server."""
 
     def __init__(self) -> None:
-        self._speaker = Speaker(BUNDLED, 1)
+        self.speaker = Speaker(BUNDLED, 1)
 
     def say(self, text: str, emotion: str | None = None, strength: float = STRENGTHS[-1]) -> Samples:
         """A text's samples at 24 kHz."""
         weights = tuple(strength * (name == emotion) for name in EMOTIONS)
         task = Speak(model="hibari", text=text, seed=SEED, delivery=Delivery(emotion=weights))
-        parts = [event.pcm for event in speak(self._speaker, task) if isinstance(event, Audio)]
+        parts = [event.pcm for event in speak(self.speaker, task) if isinstance(event, Audio)]
         return np.frombuffer(b"".join(parts), "<f4")
 
     def sounds(self, texts: Sequence[str], emotion: str | None = None, strength: float = STRENGTHS[-1]) -> list[Sound]:

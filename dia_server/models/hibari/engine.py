@@ -184,10 +184,11 @@ def _taken(manners: Manners, speaker: Speaker, task: Speak, match: Match | None)
         return manner_of(wanted, manners.of_recording(task.references[task.speaker]))
     # A whisper has no melody to compare with.
     plain = own if own.timbre.breath < 1 else Manner()
-    return manner_of(wanted, manners.of_speech(f"{speaker.name} {plain}", partial(_plain_speech, speaker, plain)))
+    return manner_of(wanted, manners.of_speech(f"{speaker.name} {plain}", partial(plain_speech, speaker, plain)))
 
 
-def _plain_speech(speaker: Speaker, manner: Manner) -> Samples:
+def plain_speech(speaker: Speaker, manner: Manner) -> Samples:
+    """Some prose in a voice's own manner, at 24 kHz: what recordings are compared with."""
     noise = np.random.default_rng(0)
     return np.concatenate([speaker.say(part, manner, 1.0, noise)[0] for part in speaker.reader.read(PROSE)])
 
