@@ -172,7 +172,7 @@ def test_no_recording_makes_speech_that_is_none() -> None:
     [
         (np.zeros(3 * RATE), "hardly a voice"),
         (voice_like(3.0), "hardly a voice"),
-        (said()[: RATE // 2], "at least 0.5 s of a voice"),
+        (said()[: RATE // 2], "at least 0.5 s of one"),
         (np.zeros(0), "hardly a voice"),
     ],
     ids=["silence", "noise", "too short", "empty"],
@@ -202,6 +202,21 @@ def failure(engine: Engine, reference: Reference) -> str:
 
 def test_a_recording_is_measured_once(tmp_path: Path) -> None:
     reference = kept(tmp_path, said("sad"))
-    first = Manners(tmp_path / "manners", "f").of_recording(reference)
+    first = Manners(tmp_path / "manners", "f").of_recording(reference, "It")
     Path(reference.path).unlink()
-    assert Manners(tmp_path / "manners", "f").of_recording(reference) == first
+    assert Manners(tmp_path / "manners", "f").of_recording(reference, "It") == first
+
+
+def test_a_whispering_voice_can_take_over_a_manner(engine: Engine, tmp_path: Path) -> None:
+    sad, whisper = Delivery(emotion_reference=kept(tmp_path, said("sad"))), {"timbre": {"breath": 1.0}}
+    assert len(run(engine, sad, options=whisper)) > 1.1 * len(run(engine, Delivery(), options=whisper))
+
+
+def test_a_voices_own_pitch_is_what_a_recording_is_compared_with(engine: Engine, tmp_path: Path) -> None:
+    low = {"prosody": {"f0": 0.6}, "timbre": {"warp": 0.85}}
+    plain, moved = (
+        measure(Sound(run(engine, delivery, options=low), RATE))
+        for delivery in (Delivery(), Delivery(emotion_reference=kept(tmp_path, said("sad"))))
+    )
+    assert moved.pitch == pytest.approx(plain.pitch, abs=2.5)
+    assert moved.speech > 1.1 * plain.speech

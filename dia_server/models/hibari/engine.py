@@ -147,15 +147,19 @@ def speak(speaker: Speaker, task: Speak, match: Match | None = None, taken: Mann
     partner is somebody else, and has neither. `taken` is the whole manner of the delivery's recording.
     """
     own, match = _own_manner(task, match)
-    delivery = task.delivery
-    emotion = (
-        mixed(delivery.emotion)
-        if any(delivery.emotion)
-        else Manner().moved(taken or Manner(), delivery.emotion_strength)
-    )
+    manner = direct(own, task.delivery, _emotion(task, taken or Manner()))
+    return _say(speaker, task.text, manner, task.delivery.speed, task.seed, match)
+
+
+def _emotion(task: Speak, taken: Manner) -> Manner:
+    """What the delivery's weights make of a manner, or else its recording's."""
+    if any(task.delivery.emotion):
+        emotion = mixed(task.delivery.emotion)
+    else:
+        emotion = Manner().moved(taken, task.delivery.emotion_strength)
     if task.options.get("use_random"):
         emotion = emotion.varied(partial(np.random.default_rng((task.seed, VARIATION)).uniform, *VARIED))
-    return _say(speaker, task.text, direct(own, delivery, emotion), delivery.speed, task.seed, match)
+    return emotion
 
 
 def _own_manner(task: Speak, match: Match | None) -> tuple[Manner, Match | None]:
@@ -178,13 +182,11 @@ def _taken(manners: Manners, speaker: Speaker, task: Speak, match: Match | None)
     reference = task.delivery.emotion_reference
     if reference is None or any(task.delivery.emotion):
         return None
-    wanted = manners.of_recording(reference)
+    wanted = manners.of_recording(reference, "The emotion's recording")
     own, match = _own_manner(task, match)
     if match is not None:
-        return manner_of(wanted, manners.of_recording(task.references[task.speaker]))
-    # A whisper has no melody to compare with.
-    plain = own if own.timbre.breath < 1 else Manner()
-    return manner_of(wanted, manners.of_speech(f"{speaker.name} {plain}", partial(plain_speech, speaker, plain)))
+        return manner_of(wanted, manners.of_recording(task.references[task.speaker], "The voice's recording"))
+    return manner_of(wanted, manners.of_voice(speaker.name, own, partial(plain_speech, speaker)))
 
 
 def plain_speech(speaker: Speaker, manner: Manner) -> Samples:

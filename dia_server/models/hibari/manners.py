@@ -39,8 +39,6 @@ LEAST_RANGE = 0.5
 RANGES, DURATIONS, PAUSES = (0.4, 2.0), (0.8, 1.5), (0.6, 2.0)
 MOST_TILT, MOST_BREATH, MOST_JITTER = 2.0, 0.4, 4.0
 
-NAME = "The emotion's recording"
-
 # Prose of usual melody, pace and pauses, as `scripts/benchmarks/texts.py` has them on the whole: what voices without a
 # recording speak to be compared with.
 PROSE = (
@@ -89,27 +87,39 @@ class Manners:
         self._traits = AllTraits(folder)
         self._fingerprint = fingerprint
 
-    def of_recording(self, reference: Reference) -> Traits:
-        """How a recording is said.
+    def of_recording(self, reference: Reference, name: str) -> Traits:
+        """How a recording is said; `name` is what errors call it.
 
         Raises:
             BadRecording: it can't be read, or there is hardly a voice in it.
         """
-        return self._traits.get(f"{reference.sha256[:32]}-{VERSION}", lambda: _measured(reference))
+        return self._traits.get(f"{reference.sha256[:32]}-{VERSION}", lambda: _measured(reference, name))
 
-    def of_speech(self, name: str, speak: Callable[[], Samples]) -> Traits:
-        """How the model itself speaks, at 24 kHz; `name` tells this speech from any other of its own."""
-        parts = (VERSION, self._fingerprint, name)
-        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-        return self._traits.get(key, lambda: traits_of(speak(), RATE))
+    def of_voice(self, base: str, own: Manner, speak: Callable[[Manner], Samples]) -> Traits:
+        """How a voice speaks when nothing is wanted of it.
+
+        Args:
+            base: the trained voice that it is made of.
+            own: what is made of that.
+            speak: gives some speech in a manner, at 24 kHz.
+        """
+
+        def heard() -> Traits:
+            try:
+                return traits_of(speak(own), RATE)
+            except ValueError:  # a whisper has no melody to compare with, nor has what is too low to be followed
+                return traits_of(speak(Manner()), RATE)
+
+        parts = (VERSION, self._fingerprint, base, own)
+        return self._traits.get(hashlib.sha256(repr(parts).encode()).hexdigest()[:32], heard)
 
 
-def _measured(reference: Reference) -> Traits:
-    samples, sample_rate = read_reference(reference, NAME)
+def _measured(reference: Reference, name: str) -> Traits:
+    samples, sample_rate = read_reference(reference, name)
     try:
         return traits_of(samples[: round(LONGEST_SECONDS * sample_rate)], sample_rate)
     except ValueError:
         raise BadRecording(
-            f"There is hardly a voice in the recording whose manner is wanted; give one with at least "
-            f"{LEAST_VOICED_SECONDS:g} s of a voice in its first {LONGEST_SECONDS:g} s"
+            f"{name} has hardly a voice in it; there have to be at least {LEAST_VOICED_SECONDS:g} s of one in "
+            f"its first {LONGEST_SECONDS:g} s"
         ) from None
