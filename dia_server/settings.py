@@ -81,7 +81,7 @@ HELPERS: dict[str, Lane] = {
     # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
     "decode": Lane(models=("decoder",), idle_timeout=60.0),
     # The timeout is enough to write down half an hour at three times its pace.
-    "tools": Lane(models=("whisper",), threads=2, idle_timeout=300.0, task_timeout=600.0),
+    "tools": Lane(models=("whisper", "emotions"), threads=2, idle_timeout=300.0, task_timeout=600.0),
 }
 
 
@@ -125,7 +125,10 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = None
     engine: Annotated[
         str,
-        _meta("the default model: a model's name, or `auto` for the best that can run here, found out at the start"),
+        _meta(
+            "the default model: a model's name, or `auto` for the best that can run here, found out at the start; set "
+            "while the server runs, `auto` stays with the one named at the start, if that can run"
+        ),
     ] = "auto"
     models: Annotated[
         dict[str, dict[str, Any]],
@@ -308,6 +311,14 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_transcription_seconds: Annotated[
         Seconds, _meta("longest recording that a request may have written down; bounds the worker's memory and time")
     ] = 1800.0
+
+    emotion_model: Annotated[
+        str | None,
+        _meta(
+            "what tells the emotion of a text, where a request wants that: null is a list of words, which needs "
+            "nothing; `emotions` is a classifier, an extra"
+        ),
+    ] = None
 
     save_outputs: Annotated[
         bool,

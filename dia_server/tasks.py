@@ -56,6 +56,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     """Read one segment aloud.
 
+    `Done.value` has what a model tells of its work where its options ask for that, by name; else None.
+
     Attributes:
         model: registered name of the model.
         text: the segment's text; with speaker tags only for models that read dialogue.
@@ -125,7 +127,17 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     with_words: bool = False
 
 
-Task = Speak | Decode | Transcribe
+class Classify(msgspec.Struct, frozen=True, kw_only=True, tag="classify"):
+    """Tell which emotions a text has.
+
+    `Done.value` has their weights, in the order of `EMOTIONS`, from 0 to 1 and 1 at most together.
+    """
+
+    model: str
+    text: str
+
+
+Task = Speak | Decode | Transcribe | Classify
 
 
 class Audio(msgspec.Struct, frozen=True, tag="audio"):
@@ -194,8 +206,7 @@ Ending = Done | Failed
 Event = Audio | Marks | Ending
 
 
-def derive_seed(seed: int, segment: int) -> int:
-    """The seed of one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
-    # The last number is the attempt's: the first one, as there is no other.
-    digest = hashlib.blake2b(f"{seed}:{segment}:0".encode(), digest_size=8).digest()
+def derive_seed(seed: int, segment: int, attempt: int = 0) -> int:
+    """The seed of an attempt at one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
+    digest = hashlib.blake2b(f"{seed}:{segment}:{attempt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

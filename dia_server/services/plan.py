@@ -50,7 +50,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         seed: 0 to 2**63-1; None takes the voice's own, or draws one.
         instructions: how to say it, in words; those of the vocabulary count.
         parameters: what the client set besides, by name; `max_tokens` ends the clip behind so many of the model's
-            frames, and the model gets those that its options have.
+            frames, `timestamp_granularities` asks for times, and the model gets those that its options have.
         text_field: what the client calls `text`, for error messages.
         voice_field: what the client calls `voice`.
     """
@@ -125,10 +125,12 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak; a
-            model's own settings are wrong.
+        SettingsError: `engine` or a lane names a model that is not installed, `engine` one that doesn't speak, or
+            `emotion_model` one that tells no emotions; a model's own settings are wrong.
     """
     wanted = [("engine", default_model(settings), registry.speaking())]
+    if settings.emotion_model is not None:
+        wanted.append(("emotion_model", settings.emotion_model, registry.able("classify")))
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
     wanted += [("models", name, registry.manifests()) for name in settings.models]
     for setting, name, installed in wanted:
@@ -250,6 +252,8 @@ def _unused(
     """
     setup = msgspec.to_builtins(registry.setup_of(manifest.name, settings.models))
     unused = request.parameters.keys() - {"max_tokens", *manifest.options.__struct_encode_fields__}
+    if manifest.word_times:
+        unused -= {"timestamp_granularities"}
     unused -= {name for name in unused & setup.keys() if request.parameters[name] == setup[name]}
     neutral = Delivery()
     changed = {

@@ -20,6 +20,7 @@ from dia_server.models.hibari.cloning import Cloning, imitate, rendered
 from dia_server.models.hibari.controls import Manner, Prosody
 from dia_server.models.hibari.deliveries import beside, direct, partner_of
 from dia_server.models.hibari.emotions import mixed
+from dia_server.models.hibari.judging import Reading, Said, judged
 from dia_server.models.hibari.manners import PROSE, Manners, manner_of
 from dia_server.models.hibari.marks import locate
 from dia_server.models.hibari.network import Network
@@ -36,6 +37,9 @@ PACKAGES = ("hibari-tts", "onnxruntime", "onnx", "numpy", "scipy", "soxr", "pywo
 
 # Of full scale: 2 dB above the plain voice's own, with room for peaks and for louder deliveries.
 LEVEL_DB = -23.0
+
+# The first stage counts them.
+DURATION_SECONDS = 0.025
 
 # Nobody says more in the time that is rehearsed.
 MAX_REHEARSED_CHARACTERS = 2_000
@@ -68,10 +72,10 @@ class Speaker:
 
     def say(
         self, sentence: Sentence, manner: Manner, speed: float, noise: np.random.Generator, match: Match | None = None
-    ) -> tuple[Samples, tuple[Word, ...]]:
-        """A sentence's samples, and where in them its words are; with a `match`, as its target sounds."""
-        durations, hidden = self.network.durations(sentence.ids, speed)
-        durations = lengthen(durations, sentence, manner.prosody)
+    ) -> Said:
+        """A sentence, said; with a `match`, as its target sounds."""
+        plain, hidden = self.network.durations(sentence.ids, speed)
+        durations = lengthen(plain, sentence, manner.prosody)
         f0, energy = self.network.melody(durations, hidden)
         words = locate(sentence.words, durations, energy)
         energy = press(energy, manner.prosody)
@@ -86,7 +90,9 @@ class Speaker:
         spectra = colour(spectra, manner.timbre)
         samples = synthesize(spectra, f0 if manner.timbre.breath < 1 else np.zeros_like(f0), noise)
         # Punctuation alone is a breath, which must not become as loud as speech.
-        return levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain) if words else samples, words
+        if words:
+            samples = levelled(samples, MANIFEST.sample_rate, LEVEL_DB + manner.timbre.gain)
+        return Said(samples, words, DURATION_SECONDS * float(plain.sum()), len(sentence.ids), f0)
 
     def rehearse(self, text: str, most_seconds: float) -> Frames:
         """The frames of a text in the plain voice; those behind `most_seconds` may be left out."""
@@ -108,7 +114,7 @@ def load(threads: int, setup: NoSetup) -> Engine:
     del setup
     speaker = lru_cache(maxsize=None)(lambda base: Speaker(base, threads))
     options = HibariOptions()
-    for _ in _say(speaker(options.base), "Ready.", Manner(), speed=1.0, seed=0):
+    for _ in _say(speaker(options.base), Speak(model=MANIFEST.name, text="Ready.", seed=0), Manner()):
         pass
 
     # The package's version fixes the hash of every base.
@@ -123,19 +129,21 @@ def load(threads: int, setup: NoSetup) -> Engine:
     cloning = Cloning(cache_folder() / "matches", name)
     manners = Manners(cache_folder() / "manners", name)
 
-    def run(task: Speak) -> Iterator[Event]:
+    def run(task: Speak) -> Iterator[Event | None]:
         try:
-            chosen = speaker(msgspec.convert(task.options, HibariOptions).base)
+            options = msgspec.convert(task.options, HibariOptions)
+            chosen = speaker(options.base)
             reference = task.references.get(task.speaker)
-            match = cloning.match(chosen, reference) if reference else None
-            taken = _taken(manners, chosen, task, match)
+            match = cloning.match(chosen, reference, is_noisy=options.denoise) if reference else None
+            own, own_match = _own_manner(task, options, match)
+            taken = _taken(manners, chosen, task, own, is_imitated=own_match is not None)
         except DamagedWeights as error:
             yield Failed(str(error))
             return
         except BadRecording as error:
             yield Failed(str(error), is_input_wrong=True)
             return
-        yield from speak(chosen, task, match, taken)
+        yield from judged(task, options, lambda each: speak(chosen, each, match, taken))
 
     return Sequential(run, name)
 
@@ -144,27 +152,28 @@ def speak(speaker: Speaker, task: Speak, match: Match | None = None, taken: Mann
     """Read the task's text; samples are float32 at 24 kHz, and the seed drives noise, jitter and variation only.
 
     With a `match` the voice's own speaker sounds like its target; the voice's options and the delivery act on that. The
-    partner is somebody else, and has neither. `taken` is the whole manner of the delivery's recording.
+    partner is somebody else, and has neither. `taken` is the whole manner of the delivery's recording. `Done.value` is
+    the `Reading`.
     """
-    own, match = _own_manner(task, match)
-    manner = direct(own, task.delivery, _emotion(task, taken or Manner()))
-    return _say(speaker, task.text, manner, task.delivery.speed, task.seed, match)
+    options = msgspec.convert(task.options, HibariOptions)
+    own, match = _own_manner(task, options, match)
+    manner = direct(own, task.delivery, _emotion(task, options, taken or Manner()))
+    return _say(speaker, task, manner, match, is_plain=not options.normalize)
 
 
-def _emotion(task: Speak, taken: Manner) -> Manner:
+def _emotion(task: Speak, options: HibariOptions, taken: Manner) -> Manner:
     """What the delivery's weights make of a manner, or else its recording's."""
     if any(task.delivery.emotion):
         emotion = mixed(task.delivery.emotion)
     else:
         emotion = Manner().moved(taken, task.delivery.emotion_strength)
-    if task.options.get("use_random"):
+    if options.use_random:
         emotion = emotion.varied(partial(np.random.default_rng((task.seed, VARIATION)).uniform, *VARIED))
     return emotion
 
 
-def _own_manner(task: Speak, match: Match | None) -> tuple[Manner, Match | None]:
+def _own_manner(task: Speak, options: HibariOptions, match: Match | None) -> tuple[Manner, Match | None]:
     """How the task's speaker speaks when nothing is wanted, and the match if it is theirs."""
-    options = msgspec.convert(task.options, HibariOptions)
     voice = Manner(prosody=options.prosody, timbre=options.timbre)
     if match is None:
         return partner_of(voice) if task.is_partner else voice, None
@@ -173,8 +182,8 @@ def _own_manner(task: Speak, match: Match | None) -> tuple[Manner, Match | None]
     return voice.moved(Manner(prosody=Prosody(duration=match.pace))), match
 
 
-def _taken(manners: Manners, speaker: Speaker, task: Speak, match: Match | None) -> Manner | None:
-    """The manner of the delivery's recording, against the speaker's own recording, else the speaker's plain speech.
+def _taken(manners: Manners, speaker: Speaker, task: Speak, own: Manner, *, is_imitated: bool) -> Manner | None:
+    """The manner of the delivery's recording, against the speaker's own recording, or their own speech without one.
 
     Raises:
         BadRecording: one of the recordings can't be read, or there is hardly a voice in it.
@@ -183,8 +192,7 @@ def _taken(manners: Manners, speaker: Speaker, task: Speak, match: Match | None)
     if reference is None or any(task.delivery.emotion):
         return None
     wanted = manners.of_recording(reference, "The emotion's recording")
-    own, match = _own_manner(task, match)
-    if match is not None:
+    if is_imitated:
         return manner_of(wanted, manners.of_recording(task.references[task.speaker], "The voice's recording"))
     return manner_of(wanted, manners.of_voice(speaker.name, own, partial(plain_speech, speaker)))
 
@@ -192,17 +200,19 @@ def _taken(manners: Manners, speaker: Speaker, task: Speak, match: Match | None)
 def plain_speech(speaker: Speaker, manner: Manner) -> Samples:
     """Some prose in a voice's own manner, at 24 kHz: what recordings are compared with."""
     noise = np.random.default_rng(0)
-    return np.concatenate([speaker.say(part, manner, 1.0, noise)[0] for part in speaker.reader.read(PROSE)])
+    return np.concatenate([speaker.say(part, manner, 1.0, noise).samples for part in speaker.reader.read(PROSE)])
 
 
 def _say(
-    speaker: Speaker, text: str, manner: Manner, speed: float, seed: int, match: Match | None = None
+    speaker: Speaker, task: Speak, manner: Manner, match: Match | None = None, *, is_plain: bool = True
 ) -> Iterator[Event]:
-    noise = np.random.default_rng(seed)
-    count = 0
-    for sentence in speaker.reader.read(text):
-        samples, words = speaker.say(sentence, manner, speed, noise, match)
-        yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in words))
-        yield Audio(first_sample=count, pcm=np.ascontiguousarray(samples, dtype="<f4").tobytes())
-        count += len(samples)
-    yield Done(samples=count)
+    """The events; `Done` has the `Reading`."""
+    noise = np.random.default_rng(task.seed)
+    count, reading = 0, Reading()
+    for sentence in speaker.reader.read(task.text, is_plain=is_plain):
+        said = speaker.say(sentence, manner, task.delivery.speed, noise, match)
+        reading.add(said)
+        yield Marks(tuple(Word(word.text, count + word.start, count + word.end) for word in said.words))
+        yield Audio(first_sample=count, pcm=np.ascontiguousarray(said.samples, dtype="<f4").tobytes())
+        count += len(said.samples)
+    yield Done(samples=count, value=reading)
