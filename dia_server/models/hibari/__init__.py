@@ -19,6 +19,7 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         base: `heart`, which comes with the server, or one fetched by `dia-server models pull hibari`.
         prosody: changes of its melody and pace.
         timbre: changes of its sound.
+        use_random: vary an emotion from segment to segment, by the seed.
         normalize: say addresses, telephone numbers, fractions, emoji and the like in words.
         denoise: learn from the voice's recording as it would sound without its noise.
         retry_badcase: hold each segment back until it is judged, and make a bad one anew.
@@ -31,6 +32,7 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     base: str = BUNDLED
     prosody: Prosody = Prosody()
     timbre: Timbre = Timbre()
+    use_random: bool = False
     normalize: bool = False
     denoise: bool = False
     retry_badcase: bool = False
@@ -72,7 +74,7 @@ MANIFEST = Manifest(
     # Phonemes shorter than that are swallowed: at twice the pace Whisper mistakes 13 % of the words, and 3 % where the
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
-    directable=frozenset({"pitch", "volume", "emotion", "style", "audio_prompt"}),
+    directable=frozenset({"pitch", "volume", "emotion", "emotion_reference", "style", "audio_prompt"}),
     word_times=True,
 )
 
