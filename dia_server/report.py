@@ -20,7 +20,6 @@ from rich.table import Column, Table
 from dia_server import __version__
 from dia_server.errors import DiaServerError, ModelUnavailable, SettingsError
 from dia_server.models import registry
-from dia_server.models.hub import locate
 from dia_server.models.protocol import Manifest
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
@@ -55,12 +54,10 @@ def show_models(settings: Settings) -> None:
 
 def model_state(manifest: Manifest, settings: Settings) -> str:
     """`ready`, or what is missing."""
-    if missing := manifest.missing_packages():
-        return f"not installed: {', '.join(missing)}"
+    if reason := registry.obstacle(manifest.name, settings.models):
+        return reason
     setup = registry.setup_of(manifest.name, settings.models)
     try:
-        for repository in manifest.repositories(setup):
-            locate(manifest.name, repository)
         taken = None if manifest.gpu_bytes is None else manifest.gpu_bytes(setup)
     except ModelUnavailable as error:
         return error.message
@@ -109,6 +106,9 @@ def _model(name: str, manifest: Manifest, settings: Settings) -> Finding:
     if manifest.repositories(registry.setup_of(name, settings.models)):
         # Whoever has not chosen it needs none of its weights.
         return Finding(f"model {name}", settings.engine != name, state, f"if you want it: `{PULL} {name}`")
+    if manifest.obstacle(registry.setup_of(name, settings.models)):
+        is_chosen = name in {settings.engine, *settings.models}
+        return Finding(f"model {name}", not is_chosen, state, "if you want it: docs/programs.md says how")
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from dia_server.errors import DownloadFailed, ModelUnavailable
 from dia_server.models.protocol import Repository
+
+# Names as the hub takes them, and folders as shells write them.
+Source = Annotated[str, msgspec.Meta(pattern=r"^(~?/|\.{1,2}/|[A-Za-z]:).|^[\w.-]+/[\w.-]+$")]
+Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
 
 # Of a commit, so many hex digits tell it from all others.
 SHORT = 12
@@ -64,6 +69,18 @@ def locate(model: str, repository: Repository) -> Path:
     except LocalEntryNotFoundError:
         commit = f" at commit {repository.revision[:SHORT]}" if repository.revision else ""
         raise ModelUnavailable(f"{what} are not here{commit}; fetch them: `dia-server models pull {model}`") from None
+
+
+def revision_of(repository: Repository, folder: Path) -> str:
+    """What names the contents of a repository's folder: the commit, or a hash of all that is read."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in repository.files for path in folder.glob(pattern)}):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def look_up(repository: Repository) -> Release:

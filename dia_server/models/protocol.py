@@ -46,11 +46,13 @@ class Recordings(msgspec.Struct, frozen=True, kw_only=True):
         most_seconds: of each one.
         most_seconds_together: of all that one task has.
         needs_transcript: it has to know what is said in them.
+        are_needed: it has no voice of its own.
     """
 
     most_seconds: float = math.inf
     most_seconds_together: float = math.inf
     needs_transcript: bool = False
+    are_needed: bool = False
 
 
 def no_downloads(settings: Settings) -> tuple[Download, ...]:
@@ -87,6 +89,19 @@ def no_repositories(setup: Any) -> tuple[Repository, ...]:
     return ()
 
 
+def no_obstacle(setup: Any) -> str:
+    """What a model lacks that needs nothing but packages and weights."""
+    del setup
+    return ""
+
+
+class EngineLost(BaseException):
+    """Raised by a step when what the engine computes with is gone: its worker ends, and its tasks run again elsewhere.
+
+    Not to be caught by what takes a failed task for an event.
+    """
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What can be known of a model without loading it.
 
@@ -104,6 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         extra: the extra of dia-server that brings them; None if they come with it.
         downloads: lists what can be fetched besides under these settings, here already or not.
         repositories: lists the folders that the model is read from, by its `setup`; without one of them it can't be.
+        obstacle: what else is lacking here, by its `setup`, and what to do; empty if nothing is.
         rank: `engine: auto` takes the model with the highest that can run; one with 0 it never takes.
         gpu_bytes: memory that the model takes on a GPU, by its `setup`; given, `engine: auto` takes it only there.
         languages: ISO 639-1 codes; empty means any text.
@@ -133,6 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     extra: str | None = None
     downloads: Callable[[Settings], tuple[Download, ...]] = no_downloads
     repositories: Callable[[Any], tuple[Repository, ...]] = no_repositories
+    obstacle: Callable[[Any], str] = no_obstacle
     rank: int = 0
     gpu_bytes: Callable[[Any], int] | None = None
     languages: tuple[str, ...] = ()
@@ -171,7 +188,11 @@ class Engine(Protocol):
         """Take a task; only called while a slot is free."""
 
     def step(self) -> Iterable[tuple[int, Event]]:
-        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot."""
+        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot.
+
+        Raises:
+            EngineLost: it can't go on, with this task or any other.
+        """
 
     def cancel(self, task_id: int) -> None:
         """Forget a task and free its slot; unknown ids are ignored."""

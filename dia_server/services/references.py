@@ -42,10 +42,16 @@ class References:
         """What a voice imitates; None for a voice that imitates nobody. `field` names it, for errors.
 
         Raises:
-            BadInput: its prompt is not there, or not as `wanted`.
+            BadInput: its prompt is not there, or not as `wanted`, or one is needed.
             OSError: the prompt can't be copied.
         """
         if voice.audio_prompt is None:
+            if wanted.are_needed:
+                raise BadInput(
+                    f"Voice '{voice_id}' imitates no recording, and the model has no voice of its own; upload an audio "
+                    "prompt, and name it in the voice",
+                    param=field,
+                )
             return None
         prompt = self._prompts.list().get(voice.audio_prompt)
         if prompt is None:
