@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
 import msgspec
 import numpy as np
 
@@ -113,13 +111,8 @@ class ProgramEngine(Sequential):
                 told = time.monotonic()
                 yield PROGRESS
         with self._folders.pop(order.id):
-            if not said.ok:
-                reason = said.error or "it gave no reason"
-                yield Failed(f"The model failed: {reason[:MAX_ERROR_CHARACTERS]}", is_input_wrong=said.is_input_wrong)
-                return
-            pcm = self._sound(order)
-        yield Audio(first_sample=0, pcm=np.ascontiguousarray(pcm, dtype="<f4").tobytes())
-        yield Done(samples=len(pcm))
+            events = self._outcome(order, said)
+        yield from events
 
     def _order(self, task: Speak) -> Order:
         options = msgspec.to_builtins(msgspec.convert(task.options, self._options))
@@ -163,11 +156,16 @@ class ProgramEngine(Sequential):
             self._folders.pop(said.id).cleanup()
         return said
 
-    def _sound(self, order: Order) -> Any:
+    def _outcome(self, order: Order, said: Said) -> list[Event]:
+        if not said.ok:
+            reason = said.error or "it gave no reason"
+            return [Failed(f"The model failed: {reason[:MAX_ERROR_CHARACTERS]}", is_input_wrong=said.is_input_wrong)]
         try:
-            return read_sound(Path(order.output), self._sample_rate)
+            samples = read_sound(Path(order.output), self._sample_rate)
         except BadSound as error:
             raise EngineLost(f"the program said that it was done, but {error}") from None
+        pcm = np.ascontiguousarray(samples, dtype="<f4").tobytes()
+        return [Audio(first_sample=0, pcm=pcm), Done(samples=len(samples))]
 
 
 def _fingerprint(ready: Said, setup: msgspec.Struct, threads: int) -> str:
