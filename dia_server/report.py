@@ -54,6 +54,8 @@ def show_models(settings: Settings) -> None:
 
 def model_state(manifest: Manifest, settings: Settings) -> str:
     """`ready`, or what is missing."""
+    if missing := manifest.missing_packages():
+        return f"not installed: {', '.join(missing)}"
     if reason := registry.obstacle(manifest.name, settings.models):
         return reason
     setup = registry.setup_of(manifest.name, settings.models)
@@ -63,8 +65,10 @@ def model_state(manifest: Manifest, settings: Settings) -> str:
         return error.message
     if settings.lane_of(manifest.name) is None:
         return "in no lane: add it to `lanes` in config.yaml"
-    if taken is not None:
-        return f"ready; takes {taken / 1e9:.1f} GB of a GPU"
+    return f"ready; takes {taken / 1e9:.1f} GB of a GPU" if taken is not None else _ready(manifest, settings)
+
+
+def _ready(manifest: Manifest, settings: Settings) -> str:
     if missing_files := [download.name for download in manifest.downloads(settings) if not download.path.exists()]:
         return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"

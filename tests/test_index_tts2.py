@@ -22,12 +22,15 @@ import pytest
 import yaml
 
 from conftest import Server, make_home, running_server
+from dia_server.config_file import Sources
 from dia_server.errors import SettingsError
 from dia_server.models import registry
 from dia_server.models.index_tts2 import IndexTtsSetup
 from dia_server.models.index_tts2.engine import load
 from dia_server.models.index_tts2.setup import obstacle
 from dia_server.models.protocol import Engine
+from dia_server.pull import pull
+from dia_server.settings import Settings
 from dia_server.tasks import Audio, Delivery, Done, Ending, Event, Failed, Reference, Speak
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="the adapter seeds PyTorch, not installed here")
@@ -195,6 +198,12 @@ def test_what_is_missing_is_named(tmp_path: Path, gone: str, words: str) -> None
     assert obstacle(IndexTtsSetup(checkout=str(folder))) == ""
     (folder / gone).unlink()
     assert re.search(words, obstacle(IndexTtsSetup(checkout=str(folder))))
+
+
+def test_pull_tells_where_it_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(models={"index-tts2": {"checkout": str(tmp_path / "nowhere")}})
+    pull("index-tts2", settings, Sources(tmp_path / "config.yaml", {}, {}))
+    assert "docs/programs.md" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_there_are_two_versions() -> None:

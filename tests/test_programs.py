@@ -27,6 +27,8 @@ from dia_server.models.program import ProgramSetup
 from dia_server.models.program.engine import load
 from dia_server.models.program.sound import BadSound, read_sound
 from dia_server.models.protocol import Engine, EngineLost
+from dia_server.pool.choice import Choice
+from dia_server.settings import Lane, Settings
 from dia_server.tasks import Audio, Delivery, Done, Ending, Event, Failed, Reference, Speak
 
 RUDE = Path(__file__).parent / "program" / "rude.py"
@@ -374,6 +376,11 @@ def test_a_program_that_is_described_wrongly_stops_the_start(tmp_path: Path, set
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert re.search(words.replace("$", r"\$"), ended.stderr.replace("\n", " "))
+
+
+def test_a_lane_without_the_default_model_begins_with_one_that_can_be_loaded() -> None:
+    choice, settings = Choice("tone"), Settings(engine="tone")
+    assert choice.arranged(Lane(models=("index-tts2", "noise", "decoder")), settings).models[0] == "noise"
 
 
 def test_what_a_killed_worker_left_is_swept_by_a_later_start(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from dia_server.models.protocol import Manifest
 
-Names = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -42,7 +42,7 @@ class ProgramSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         _said("what it acts on: recordings of the voice, weights of emotions, recordings of a manner"),
     ] = frozenset()
     options: Annotated[
-        dict[Names, bool | int | float | str | None],
+        dict[Name, bool | int | float | str | None],
         _said("the parameters of requests that it takes, with their defaults, which fix their types"),
     ] = {}
     beat_seconds: Annotated[
