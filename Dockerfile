@@ -1,4 +1,5 @@
-# The CPU image.  docker build -t dia-server . && docker run -p 7860:7860 -v dia:/home/dia dia-server
+# The CPU image; docs/operations.md says what makes it one for GPUs.
+# docker build -t dia-server . && docker run -p 7860:7860 -v dia:/home/dia dia-server
 # Add --stop-timeout 40 to `docker run`, so that running answers may end: `docker stop` waits 10 s otherwise.
 FROM python:3.12-slim
 

@@ -47,6 +47,7 @@ from dia_server.core import Core
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
 from dia_server.services.configuration import Configuration
+from dia_server.services.demands import Demands
 from dia_server.services.discovery import Discovery
 from dia_server.services.gpus import Gpus
 from dia_server.services.mappings import Mappings
@@ -156,6 +157,7 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
             "prompts": _given(prompt_service),
             "discovery": _given(discovery),
             "mappings": _given(voice_mappings),
+            "demands": _given(Demands(settings, pool.choice, prompts_there)),
             "previews": _given(previews),
             "uploads": _given(uploads),
             "gpus": _given(Gpus(pool)),

@@ -32,7 +32,7 @@ SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 # Where files are written.
 UNFINISHED = (
     "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
-    "cache/dia/prompts",
+    "cache/dia/prompts", "cache/dia/hashes",
 )  # fmt: skip
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600

@@ -23,6 +23,7 @@ def pull(model: str, settings: Settings, sources: Sources) -> None:
         ModelNotFound: no such model.
         SettingsError: its own settings are wrong.
         DownloadFailed: no connection, or not the file that was wanted.
+        ModelUnavailable: a folder that the settings name is not there, or what is in it, or was fetched, not whole.
     """
     manifest = registry.manifest(model)
     downloads = manifest.downloads(settings)
@@ -32,7 +33,8 @@ def pull(model: str, settings: Settings, sources: Sources) -> None:
         return
     if missing := [download for download in downloads if not download.path.exists()]:
         _pull_files(missing)
-    _pull_repositories(manifest, repositories, settings, sources)
+    fetched = _pull_repositories(manifest, repositories, settings, sources)
+    manifest.check(registry.setup_of(model, {model: settings.models.get(model, {}) | fetched}))
     console.print(f"{model}: all of it is here")
 
 
@@ -52,18 +54,32 @@ def _pull_files(missing: list[Download]) -> None:
 
 def _pull_repositories(
     manifest: Manifest, repositories: tuple[Repository, ...], settings: Settings, sources: Sources
-) -> None:
+) -> dict[str, str]:
+    """The commits that were fetched, by the settings that record them."""
     wanted = []
     for repository in repositories:
         folder = hub.folder_of(repository)
         if folder is None:
             wanted.append(repository)
         else:
-            console.print(f"{repository.name}: nothing to fetch, the settings name the folder {folder}")
+            console.print(
+                f"{repository.name}: nothing is fetched, since `models: {manifest.name}: {repository.name}` in "
+                f"{sources.file.name} names the folder {folder}"
+            )
     if not wanted or _are_here(manifest, wanted):
-        return
+        return {}
     if missing := manifest.missing_packages():
         raise DownloadFailed(f"{', '.join(missing)} must be installed first: {manifest.installation}")
+    try:
+        releases = _fetch(wanted)
+    except hub.Unreachable as error:
+        raise DownloadFailed(f"{error.message}. Check the connection, or {_by_hand(manifest, repositories)}") from None
+    commits = {release.repository.setting: release.commit for release in releases}
+    _record(manifest.name, commits, settings, sources)
+    return commits
+
+
+def _fetch(wanted: list[Repository]) -> list[hub.Release]:
     # All licences are shown before anything is fetched.
     releases = [hub.look_up(repository) for repository in wanted]
     for release in releases:
@@ -76,7 +92,17 @@ def _pull_repositories(
             bar = progress.add_task(release.repository.name, total=release.size)
             hub.fetch(release, lambda count, bar=bar: progress.update(bar, completed=count))  # type: ignore[misc]
             progress.update(bar, completed=release.size)
-    _record(manifest.name, {release.repository.setting: release.commit for release in releases}, settings, sources)
+    return releases
+
+
+def _by_hand(manifest: Manifest, repositories: tuple[Repository, ...]) -> str:
+    """How to do without the hub."""
+    files = ", ".join(repositories[0].files)
+    sources = ", ".join(f"{repository.source} as `{repository.name}`" for repository in repositories)
+    return (
+        f"copy the files ({files}) of each repository into a folder of its own by hand, and name the folders under "
+        f"`models: {manifest.name}:` in config.yaml: that of {sources}"
+    )
 
 
 def _are_here(manifest: Manifest, repositories: list[Repository]) -> bool:

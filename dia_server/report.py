@@ -18,9 +18,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from dia_server import __version__
-from dia_server.errors import DiaServerError, ModelUnavailable, SettingsError
-from dia_server.models import registry
-from dia_server.models.protocol import Manifest
+from dia_server.errors import DiaServerError, SettingsError
+from dia_server.models import memory, registry
+from dia_server.models.memory import GB, Need
+from dia_server.models.protocol import DeviceName, Manifest, nothing_to_check
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.serve import listen
@@ -29,7 +30,6 @@ from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore, voices_of
 
 FREE_BYTES = 1_000_000_000
-PULL = "dia-server models pull"
 
 
 class Finding(msgspec.Struct):
@@ -44,34 +44,57 @@ class Finding(msgspec.Struct):
 def show_models(settings: Settings) -> None:
     """A table of the installed models."""
     table = Table("model", "state", "licence", "what it is", "from")
-    default, reason = choose(settings, Devices(settings)).default(settings)
+    devices = Devices(settings)
+    default, reason = choose(settings, devices).default(settings)
     for name, manifest in registry.manifests().items():
         label = f"{name} (default)" if name == default else name
-        table.add_row(label, model_state(manifest, settings), manifest.licence, manifest.description, manifest.source)
+        table.add_row(
+            label, model_state(manifest, settings, devices), manifest.licence, manifest.description, manifest.source
+        )
     Console().print(table)
     Console().print(f"{default} is the default one: {reason}", markup=False)
 
 
-def model_state(manifest: Manifest, settings: Settings) -> str:
-    """`ready`, or what is missing."""
+def model_state(manifest: Manifest, settings: Settings, devices: Devices | None) -> str:
+    """`ready`, or what is missing; without devices nothing is said of memory."""
     if missing := manifest.missing_packages():
         return f"not installed: {', '.join(missing)}"
-    if reason := registry.obstacle(manifest.name, settings.models):
-        return reason
-    setup = registry.setup_of(manifest.name, settings.models)
     try:
-        taken = None if manifest.gpu_bytes is None else manifest.gpu_bytes(setup)
-    except ModelUnavailable as error:
+        setup = registry.setup_of(manifest.name, settings.models)
+        manifest.check(setup)
+        lane = settings.lane_of(manifest.name)
+        if lane is None:
+            return "in no lane: add it to `lanes` in config.yaml"
+        if manifest.memory is not None and devices is not None:
+            device: DeviceName = "cuda" if devices.has_gpu_for(settings.lanes[lane], manifest.name) else "cpu"
+            return _room(manifest.memory(setup, device), settings, settings.lanes[lane].processes, devices, device)
+    except DiaServerError as error:
         return error.message
-    if settings.lane_of(manifest.name) is None:
-        return "in no lane: add it to `lanes` in config.yaml"
-    return f"ready; takes {taken / 1e9:.1f} GB of a GPU" if taken is not None else _ready(manifest, settings)
-
-
-def _ready(manifest: Manifest, settings: Settings) -> str:
     if missing_files := [download.name for download in manifest.downloads(settings) if not download.path.exists()]:
         return f"ready; `dia-server models pull {manifest.name}` fetches {', '.join(missing_files)}"
     return "ready"
+
+
+def _room(need: Need, settings: Settings, processes: int, devices: Devices, device: DeviceName) -> str:
+    """`ready`, with what the model takes.
+
+    Others may have taken now what is free later, this very server among them: only what could never fit is wrong.
+
+    Raises:
+        ModelUnavailable: it could not.
+    """
+    if device == "cuda":
+        shares, what = settings.workers_per_gpu, "a GPU"
+        smallest = min(devices.used, key=lambda gpu: gpu.total)
+        every, free = smallest.total, min(gpu.free for gpu in devices.used)
+    else:
+        shares, what = processes, "memory"
+        every, free = memory.measure(memory.ALL), memory.measure()
+    each = what if shares == 1 else f"{what} for each of {shares} workers"
+    if every:
+        need.check(every // shares, f"of {each} are there at most")
+    short = f", of which {free / GB:.1f} GB in all are free now" if 0 < free < need.total * shares else ""
+    return f"ready; takes {need.total / GB:.1f} GB of {each}{short}"
 
 
 def check(settings: Settings, home: Path) -> bool:
@@ -90,10 +113,16 @@ def check(settings: Settings, home: Path) -> bool:
 def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield Finding("install", True, f"dia-server {__version__}, Python {platform.python_version()}, {sys.executable}")
     yield Finding("processor", True, f"{os.cpu_count()} cores, {platform.machine()}")
-    yield _gpus(settings)
+    devices: Devices | None = None
+    try:
+        devices = Devices(settings)
+    except SettingsError as error:
+        yield Finding("GPUs", False, error.message, "correct the settings")
+    else:
+        yield _gpus(settings, devices)
     yield _attempt("models", lambda: _check_models(settings))
     for name, manifest in registry.manifests().items():
-        yield _model(name, manifest, settings)
+        yield _model(name, manifest, settings, devices)
     yield _attempt("encoders", _encoders)
     yield _folders(home)
     yield _voices(home)
@@ -101,18 +130,20 @@ def _findings(settings: Settings, home: Path) -> Iterator[Finding]:
     yield _port(settings)
 
 
-def _model(name: str, manifest: Manifest, settings: Settings) -> Finding:
-    state = model_state(manifest, settings)
+def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices | None) -> Finding:
+    state = model_state(manifest, settings, devices)
     if manifest.missing_packages() and manifest.extra:
-        return Finding(f"model {name}", True, state, f"if you want it: {manifest.installation}")
+        return Finding(f"model {name}", settings.engine != name, state, f"if you want it: {manifest.installation}")
     if state.startswith("ready"):
         return Finding(f"model {name}", True, state)
-    if manifest.repositories(registry.setup_of(name, settings.models)):
+    if manifest.memory is not None:
         # Whoever has not chosen it needs none of its weights.
-        return Finding(f"model {name}", settings.engine != name, state, f"if you want it: `{PULL} {name}`")
-    if manifest.obstacle(registry.setup_of(name, settings.models)):
+        is_chosen = settings.engine == name
+        advice = "do as it says, or name another `engine`" if is_chosen else "if you want it, do as it says"
+        return Finding(f"model {name}", not is_chosen, state, advice)
+    if manifest.check is not nothing_to_check:
         is_chosen = name in {settings.engine, *settings.models}
-        return Finding(f"model {name}", not is_chosen, state, "if you want it: docs/programs.md says how")
+        return Finding(f"model {name}", not is_chosen, state, "if you want it, do as it says")
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 
@@ -125,13 +156,9 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, f"{type(error).__name__}: {error}", "reinstall with `make clean serve`")
 
 
-def _gpus(settings: Settings) -> Finding:
+def _gpus(settings: Settings, devices: Devices) -> Finding:
     if settings.gpu_mode == "cpu":
         return Finding("GPUs", True, "not looked for; `gpu_mode` is cpu")
-    try:
-        devices = Devices(settings)
-    except SettingsError as error:
-        return Finding("GPUs", False, error.message, "correct the settings")
     used = ", ".join(str(gpu.index) for gpu in devices.used) or "the processor"
     mixed = "; of several types, so that a seed's bytes depend on which one speaks" if devices.are_mixed else ""
     advice = "`nvidia-smi` says more; `gpu_mode: cpu` goes without" if devices.found.is_sick else ""

@@ -17,6 +17,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.files import replacing
+from dia_server.models import registry
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.pool.pool import running_pool
@@ -87,20 +88,20 @@ def _check_files(output: Path, captions: Path | None) -> None:
 
 def _speak(settings: Settings, plan: Plan, output: Path, captions: Path | None) -> Account:
     check_models(settings)
+    if captions is not None and not registry.manifest(plan.model).word_times:
+        raise BadInput(f"Model '{plan.model}' tells no times of its words, so there are no captions")
     account = Account()
     try:
         asyncio.run(_write(msgspec.structs.replace(settings, max_audio_seconds=float("inf")), plan, account, output))
         console.print(f"{output}: {account.seconds:.1f} s, voice {plan.voice}, model {plan.model}, seed {plan.seed}")
         if captions is not None:
-            _write_captions(account, plan, captions)
+            _write_captions(account, captions)
     except OSError as error:
         raise BadInput(f"Can't write {error.filename or output}: {error.strerror}") from None
     return account
 
 
-def _write_captions(account: Account, plan: Plan, captions: Path) -> None:
-    if not account.words:
-        raise BadInput(f"Model '{plan.model}' tells no times of its words, so there are no captions")
+def _write_captions(account: Account, captions: Path) -> None:
     with replacing(captions) as file:
         file.write(srt(lines_of(account.words)).encode())
     console.print(f"{captions}: {len(account.words)} words")

@@ -132,7 +132,10 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = None
     engine: Annotated[
         str,
-        _meta("the default model: a model's name, or `auto` for the best that can run here, found out at the start"),
+        _meta(
+            "the default model: a model's name, or `auto` for the best that can run here, found out at the start; set "
+            "while the server runs, `auto` stays with the one named at the start, if that can run"
+        ),
     ] = "auto"
     models: Annotated[
         dict[str, dict[str, Any]],

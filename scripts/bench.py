@@ -41,7 +41,7 @@ NAMES = (
     "cloning",
 )
 # They take gigabytes and minutes, and say most on a GPU: `bench_dia.py` runs them.
-DIA_NAMES = ("dia_speed", "dia_codec", "dia_equality")
+DIA_NAMES = ("dia_speed", "dia_codec", "dia_streams", "dia_kernels", "dia_equality")
 EXAMPLES = """\
 examples:
   make bench                                  everything, about 20 minutes

@@ -11,7 +11,7 @@ from bench import DIA_NAMES, main
 
 EXAMPLES = """\
 examples:
-  python scripts/bench_dia.py                        everything: 10 minutes on two cores
+  python scripts/bench_dia.py                        everything: 12 minutes on two cores
   python scripts/bench_dia.py dia_speed --dry-run    show the section, write nothing
 """
 

@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -23,9 +25,19 @@ import yaml
 
 from postgres import Postgres, running_postgres
 
+if TYPE_CHECKING:
+    from cards import Write
+    from dia_server.database.database import Database
+    from dia_server.models.dia.codec import Codec
+    from dia_stage import Stage
+    from job_world import World
+
 # Where pytest sees that it runs in a CI, it explains unequal values line by line; for clips that takes hours.
 for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
+
+# Nothing here speaks TLS, but httpx would read all authorities for each request, which takes longer than the request.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 # Shells let what runs in their background ignore SIGINT, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,7 +51,6 @@ NOISE_VOICES = {
     "pieces": {"event_samples": 3000, "ragged": True},
     "slow": {"event_samples": 2205, "event_seconds": 0.05},
 }
-
 
 # The weights that need no network, and they are loaded for tests of them alone.
 QUIET = {"whisper_model_size": "tiny.en", "auto_discover_prompts": False, "auto_transcribe": False}
@@ -203,6 +214,30 @@ def tiny_dia(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny_dia(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module")
+def codec(tiny_dia: tuple[Path, Path]) -> Codec:
+    """The tiny Dia's."""
+    import torch
+
+    from dia_server.models.dia.codec import load_codec
+
+    return load_codec(tiny_dia[1], torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def whole_stage(tiny_dia: tuple[Path, Path], codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    from dia_stage import Stage
+
+    return Stage(tiny_dia[0], codec, tmp_path_factory.mktemp("codes"))
+
+
+@pytest.fixture
+def stage(whole_stage: Stage) -> Stage:
+    """The tiny Dia's engine, which has attempted nothing yet."""
+    whole_stage.attempts.clear()
+    return whole_stage
+
+
 @pytest.fixture(scope="session")
 def listening(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that writes recordings down by itself; it was killed while it listened to `early.wav`."""
@@ -232,3 +267,34 @@ def database_url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return ""
     return request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """That database, with its tables."""
+    from dia_server.database.database import open_database
+    from dia_server.settings import Settings
+
+    async with open_database(Settings(database_url=database_url), tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> World:
+    """Jobs in it, and all who write there."""
+    from job_world import World
+
+    return World(database, tmp_path)
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Says which GPUs the stand-in for NVML has, for processes started after the first time."""
+    from cards import HERE, STAND_IN, writer
+    from dia_server.pool import nvml
+
+    file = tmp_path / "gpus.json"
+    monkeypatch.setenv("STAND_IN_GPUS", str(file))
+    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN.parent}:{HERE / 'plugin'}", prepend=":")
+    monkeypatch.delenv(nvml.VISIBLE, raising=False)
+    return writer(file)

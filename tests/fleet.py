@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import psutil
 
-from conftest import Server
+from conftest import START_SECONDS, Server
 
 
 def free_port() -> int:
@@ -59,7 +59,7 @@ class Fleet:
     def end(self, name: str) -> int:
         """Ask it to end; its exit status."""
         self.processes[name].send_signal(signal.SIGTERM)
-        return self.processes[name].wait(timeout=20)
+        return self.processes[name].wait(timeout=START_SECONDS)
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ import gzip
 import http.client
 import json
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -51,6 +50,7 @@ def test_numbers_that_are_none(server: Server, speed: bytes) -> None:
         ("[S1] [S2]", "nothing"),
         ("(laughs)", "nothing"),
         ("***", "nothing"),
+        ("[S1] Hello. [S3] Hi.", "[S1] and [S2]"),
         ("Hello\x00there", "U+0000"),
         ("Hello\x1bthere", "U+001B"),
         ("a" * 4097, "4096"),
@@ -241,6 +241,10 @@ def aborted(server: Server) -> int:
     return next((int(float(line.split()[1])) for line in lines if line.startswith('dia_streams_total{outcome="ab')), 0)
 
 
+def one_waits(server: Server) -> bool:
+    return "dia_clips_waiting 1.0\n" in server.get("/metrics").text
+
+
 def waiting_client(server: Server, **fields: object) -> AbstractContextManager[None]:
     return server.waiting_client(
         "/v1/audio/speech", {"input": SENTENCE * 20, "voice": "slow", "model": "noise", **fields}
@@ -260,7 +264,7 @@ def test_who_hangs_up_in_the_queue_leaves_it(server: Server) -> None:
     with waiting_client(server), waiting_client(server):
         wait_until(lambda: server.busy() == 2)
         with waiting_client(server):
-            time.sleep(0.3)
+            wait_until(lambda: one_waits(server))
         wait_until(lambda: aborted(server) == before + 1)
         assert server.busy() == 2
     wait_until(lambda: aborted(server) == before + 3)

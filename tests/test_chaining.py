@@ -101,12 +101,19 @@ def test_no_plan_holds_what_a_segment_left(duet: Server) -> None:
     assert not any(task.get("carry") for task in tasks)
 
 
+def records(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log().splitlines() if line.startswith("{") and line.endswith("}")]
+
+
 def test_what_a_model_finds_wrong_is_counted_and_logged(duet: Server) -> None:
     say(duet, "Now hush.")
     assert 'dia_findings_total{finding="silent",model="duet"} 1.0' in duet.get("/metrics").text
     line = next(line for line in duet.log().splitlines() if "segment sounds wrong" in line)
-    assert "silent" in line
-    assert "generation_id" in line
+    told = json.loads(line)
+    assert (told["findings"], told["segment"], told["voice"], told["seed"]) == (["silent"], "1 of 1", "static", 1)
+    assert told["advice"] == "speak up"
+    request = {"generation_id": told["generation_id"], "event": "request", "findings": ["silent"]}
+    wait_until(lambda: any(request.items() <= record.items() for record in records(duet)))
 
 
 @pytest.fixture

@@ -191,3 +191,31 @@ def test_two_hundred_mixed_requests_leave_no_slot_and_no_memory_taken(speaking: 
         assert len(rounds) < MOST_ROUNDS
         rounds.append(hundred())
     assert len(rounds[0]) == WORKERS
+
+
+def test_a_model_that_says_nothing_is_not_blamed_on_the_text(tmp_path: Path) -> None:
+    from tiny_dia import mute_model, write_tiny_dia
+
+    weights, codec = write_tiny_dia(tmp_path / "mute", mute_model())
+    setup = {"weights": str(weights), "codec": str(codec), "slots": 1}
+    lanes = {"speech": {"models": ["dia"], "processes": 1}}
+    home = make_home(tmp_path / "home", {"engine": "dia", "lanes": lanes, "models": {"dia": setup}})
+    with running_server(home) as server:
+        server.wait_until_ready()
+        answer = server.speak("[S1] Good morning.", seed=1)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["code"]) == (500, "server_error", "generation_failed")
+        assert error["message"].startswith("Model 'dia' said nothing, however often it began anew; another seed")
+        assert answer.headers["x-should-retry"] == "false"
+        body = {"text": "[S1] Good morning.", "voice_id": "skylark", "seed": 1}
+        answer = server.post("/generate", body)
+        assert (answer.status_code, answer.json()) == (500, {"detail": error["message"]})
+        job = server.post("/generate?async_mode=true", body).json()["job_id"]
+        wait_until(lambda: server.get(f"/jobs/{job}").json()["status"] == "failed")
+        assert error["message"] in server.get(f"/jobs/{job}/result").json()["detail"]
+        assert 'dia_findings_total{finding="silent",model="dia"} 3.0' in server.get("/metrics").text
+        line = next(line for line in server.log().splitlines() if "segment sounds wrong" in line)
+        assert "judge: segment" in line
+        assert "made anew" in server.log()
+        nothing = server.speak("[S1] ...", seed=1)
+        assert (nothing.status_code, nothing.json()["error"]["code"]) == (400, "nothing_to_speak")

@@ -106,9 +106,21 @@ async def test_a_dialogue_has_the_options_of_the_voice_itself(home: Home) -> Non
     [
         (2, None, "POST /audio_prompts/one/transcribe"),
         (2, " \n", "POST /audio_prompts/one/transcribe"),
-        (20.5, "Long.", "audio prompt 'one' has 20.5 s, and the model takes 20 s"),
-        (12, "Longer than all.", "24.0 s together, and model 'dia' takes 23 s"),
-        (2, "é" * 200, "bytes together, and model 'dia' takes 512"),
+        (20.5, "Long.", "audio prompt 'one' has 20.5 s, and model 'dia' takes 20 s"),
+        (
+            2,
+            "é" * 254,
+            "'one' has 508 bytes, and model 'dia' takes 507 at most; if it says more than the recording, corr",
+        ),
+        (2, "a" * 508, "PUT /audio_prompts/one/transcript"),
+        (
+            12,
+            "Longer than all.",
+            "'one' (12.0 s, 16 bytes of transcript) and 'one' (12.0 s, 16 bytes of transcript) have",
+        ),
+        (12, "Longer than all.", "more than 23 s together"),
+        (2, "é" * 126, "transcripts of more than 501 bytes together"),
+        (2, "é" * 126, "PUT /audio_prompts/{id}/transcript"),
     ],
 )
 async def test_recordings_that_the_model_cannot_use_are_refused(
@@ -121,6 +133,21 @@ async def test_recordings_that_the_model_cannot_use_are_refused(
         await home.plan(voice_field="voice_id")
     assert words in caught.value.message
     assert caught.value.param == "voice_id"
+
+
+async def test_recordings_may_be_as_long_as_that(home: Home) -> None:
+    home.prompt("one", 11.5, "a" * 250)
+    home.prompt("two", 11.5, "a" * 251)
+    home.voice("ada", audio_prompt="one", speakers={"S2": "bob"})
+    home.voice("bob", audio_prompt="two")
+    assert recordings(await home.plan("[S1] Hello. [S2] Hi.")) == [{"S1": "a" * 250, "S2": "a" * 251}]
+    home.prompt("one", 20, "a" * 507)
+    assert recordings(await home.plan("Hello.")) == [{"S1": "a" * 507}]
+
+
+async def test_what_dia_cannot_tell_is_named(home: Home) -> None:
+    home.voice("ada")
+    assert (await home.plan(parameters={"timestamp_granularities": ["word"]})).unused == ("timestamp_granularities",)
 
 
 async def test_a_recording_that_was_changed_counts_at_once(home: Home) -> None:
@@ -160,3 +187,33 @@ def test_a_client_is_told_what_its_recording_lacks(duet: Server) -> None:
     assert sum(worker["finished_tasks"] for worker in duet.workers() if worker["lane"] == "speech") == 0
     httpx.put(f"{duet.url}/audio_prompts/mute/transcript", json={"transcript": "Hello."}).raise_for_status()
     assert duet.post("/generate", body).status_code == 200
+
+
+def test_whoever_stores_what_would_be_refused_is_warned(duet: Server) -> None:
+    def upload(name: str, seconds: float) -> dict[str, Any]:
+        form, files = (
+            {"prompt_id": name},
+            {"audio_file": ("it.wav", wav(voice_like(seconds, seed=round(seconds * 10))))},
+        )
+        return httpx.post(f"{duet.url}/audio_prompts/upload", data=form, files=files, timeout=60).json()
+
+    def write(name: str, transcript: str) -> dict[str, Any]:
+        return httpx.put(f"{duet.url}/audio_prompts/{name}/transcript", json={"transcript": transcript}).json()
+
+    def use(voice: str, name: str, **fields: Any) -> dict[str, Any]:
+        return duet.post("/voice_mappings", {"voice_id": voice, "audio_prompt": name, **fields}).json()
+
+    assert "POST /audio_prompts/fresh/transcribe" in upload("fresh", 1.2)["warning"]
+    unknown = use("fresh", "fresh")["warning"]
+    assert unknown.startswith("Speech with it is refused for now: model 'duet' has to know what is said")
+    assert "has 96 bytes, and model 'duet' takes 95" in write("fresh", "a" * 96)["warning"]
+    assert "warning" not in write("fresh", "a" * 95)
+    assert "warning" not in use("again", "fresh")
+    assert "has 96 bytes" in use("other", "fresh", audio_prompt_transcript="b" * 96)["warning"]
+    changed = httpx.put(f"{duet.url}/voice_mappings/other", json={"audio_prompt_transcript": "b"}).json()
+    assert "warning" not in changed
+    assert "has to know" in upload("long", 2.5)["warning"]
+    assert "audio prompt 'long' has 2.5 s, and model 'duet' takes 2 s" in write("long", "Long.")["warning"]
+    form, files = {"name": "mine", "consent": "yes"}, {"audio_sample": ("it.wav", wav(voice_like(1.3)))}
+    made = httpx.post(f"{duet.url}/v1/audio/voices", data=form, files=files, timeout=60).json()
+    assert (made["object"], "has to know" in made["warning"]) == ("audio.voice", True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import Server, make_home, running_server
+from conftest import START_SECONDS, Server, make_home, running_server
 from dia_server.audio.wav import read_info
 from dia_server.home import ABANDONED_SECONDS, open_home
 from dia_server.settings import Settings
@@ -28,7 +28,7 @@ NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes
 RECORDINGS = [wav(voice_like(2 + number, seed=number)) for number in range(3)]
 
 
-def edit(url: str, over: threading.Event, dice: random.Random) -> None:
+def edit(url: str, over: threading.Event, begun: threading.Event, dice: random.Random) -> None:
     """Upload and change without a pause, until the server is gone."""
     with httpx.Client(base_url=url, timeout=10) as client:
         while not over.is_set():
@@ -36,6 +36,7 @@ def edit(url: str, over: threading.Event, dice: random.Random) -> None:
             form = {"prompt_id": "me", "overwrite": "true"}
             try:
                 client.post("/audio_prompts/upload", data=form, files={"audio_file": ("a.wav", RECORDINGS[number])})
+                begun.set()
                 client.put("/audio_prompts/me/transcript", json={"transcript": f"Number {number}. " * 20})
                 seed = dice.randrange(1, 1000)
                 body = {"voice_seed": seed, "audio_prompt_transcript": f"Seed {seed}. " * 20}
@@ -49,11 +50,15 @@ def edit(url: str, over: threading.Event, dice: random.Random) -> None:
 
 @contextmanager
 def editors(server: Server, dice: random.Random) -> Iterator[None]:
-    over = threading.Event()
-    threads = [threading.Thread(target=edit, args=(server.url, over, random.Random(dice.random()))) for _ in range(3)]
+    """They have begun to store things."""
+    over, begun = threading.Event(), threading.Event()
+    threads = [
+        threading.Thread(target=edit, args=(server.url, over, begun, random.Random(dice.random()))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     try:
+        assert begun.wait(START_SECONDS)
         yield
     finally:
         over.set()
@@ -88,8 +93,7 @@ def kill_again_and_again(home: Path, times: int) -> None:
     make_home(home, NOISE)
     for _ in range(times):
         with running_server(home) as server, editors(server, dice):
-            # The first ones wait for the decoder, which takes a second to start.
-            time.sleep(1.2 + dice.random())
+            time.sleep(dice.random() / 2)
             server.process.send_signal(signal.SIGKILL)
             server.process.wait()
         check(home)

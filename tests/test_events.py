@@ -70,6 +70,14 @@ def test_words_are_told_before_they_are_heard(server: Server) -> None:
     assert all(word["start"] < word["end"] <= heard for word in words)
 
 
+def test_a_model_that_knows_no_words_names_what_it_cannot_tell(server: Server) -> None:
+    wanted = {"stream_format": "sse", "response_format": "pcm", "timestamp_granularities": ["word"]}
+    answer = server.speak("Hello.", "static", model="noise", **wanted)
+    assert answer.headers["x-unused-parameters"] == "timestamp_granularities"
+    assert parse(answer.text)[-1]["type"] == "speech.audio.done"
+    assert "x-unused-parameters" not in server.speak("Hello.", seed=7, **wanted).headers
+
+
 @pytest.mark.parametrize(("audio_format", "delay"), [("mp3", 1105 / 24_000), ("aac", 1024 / 24_000), ("opus", 0)])
 def test_words_are_heard_late_by_the_delay_of_the_format(server: Server, audio_format: str, delay: float) -> None:
     def starts(audio_format: str) -> list[float]:
@@ -130,20 +138,28 @@ def test_a_listener_who_leaves_frees_the_slot(server: Server) -> None:
 
 async def test_pings_fill_long_pauses_but_come_after_the_first_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "PING_SECONDS", 0.05)
-    closed = asyncio.Event()
+    closed, pings = asyncio.Event(), asyncio.Semaphore(0)
+    heard: list[bytes | None] = []
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         try:
-            for number in range(3):
-                await asyncio.sleep(0.13)
-                yield b"%d" % number
+            # Longer than the first ping would take.
+            await asyncio.sleep(0.13)
+            yield b"0"
+            for chunk in (b"1", b"2"):
+                for _ in range(2):
+                    await pings.acquire()
+                yield chunk
         finally:
             closed.set()
 
-    heard = [chunk async for chunk in events.with_pings(chunks())]
+    async with asyncio.timeout(60):
+        async for chunk in events.with_pings(chunks()):
+            heard.append(chunk)
+            if chunk is None:
+                pings.release()
     assert heard[0] == b"0"
     assert [chunk for chunk in heard if chunk is not None] == [b"0", b"1", b"2"]
-    assert heard.count(None) == 4
     assert closed.is_set()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import shutil
 import sys
 import wave
@@ -23,11 +22,11 @@ import yaml
 
 from conftest import Server, make_home, running_server
 from dia_server.config_file import Sources
-from dia_server.errors import SettingsError
+from dia_server.errors import ModelUnavailable, SettingsError
 from dia_server.models import registry
 from dia_server.models.index_tts2 import IndexTtsSetup
 from dia_server.models.index_tts2.engine import load
-from dia_server.models.index_tts2.setup import obstacle
+from dia_server.models.index_tts2.setup import check
 from dia_server.models.protocol import Engine
 from dia_server.pull import pull
 from dia_server.settings import Settings
@@ -195,9 +194,11 @@ def test_the_fingerprint_tells_the_versions_apart(adapter: Adapter, later: Adapt
 )
 def test_what_is_missing_is_named(tmp_path: Path, gone: str, words: str) -> None:
     folder = checkout(tmp_path / "index-tts")
-    assert obstacle(IndexTtsSetup(checkout=str(folder))) == ""
+    setup = IndexTtsSetup(checkout=str(folder))
+    check(setup)
     (folder / gone).unlink()
-    assert re.search(words, obstacle(IndexTtsSetup(checkout=str(folder))))
+    with pytest.raises(ModelUnavailable, match=words):
+        check(setup)
 
 
 def test_pull_tells_where_it_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

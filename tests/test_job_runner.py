@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from dia_server.background import uninterrupted
-from dia_server.database.database import Database, open_database
+from dia_server.database.database import Database
 from dia_server.database.tables import jobs
 from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
 from dia_server.jobs.job import Job, NewJob
@@ -69,12 +69,6 @@ class Writing(Scripted):
         self.has_written.set()
 
 
-@pytest.fixture
-async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(Settings(database_url=database_url), tmp_path) as opened:
-        yield opened
-
-
 def runner_of(database: Database, folder: Path, handler: Scripted, name: str = "ann") -> Runner:
     return Runner(Leases(database, SETTINGS, name), {"k": handler}, SETTINGS, folder, lambda: 1)
 
@@ -90,7 +84,7 @@ async def row(database: Database) -> Any:
 
 async def until(database: Database, **wanted: Any) -> Any:
     """The job's row, once it is like this."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = await row(database)
             if all(getattr(found, name) == value for name, value in wanted.items()):
@@ -181,7 +175,7 @@ async def test_what_a_cancelled_job_was_writing_is_not_left_behind(database: Dat
         # Nobody will look for files of a job that is forgotten.
         await store.remove([job.id])
         (tmp_path / "tasks").mkdir()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while handler.task is None or not handler.task.cancelling():
                 await asyncio.sleep(0.02)
         handler.may_write.set()

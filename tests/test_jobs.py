@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
 from dia_server.audio.encode import FORMATS
 
 NOISE = {
@@ -294,7 +294,7 @@ def test_jobs_survive_their_server(tmp_path: Path) -> None:
         waiting = submit(first)
         wait_for(first, running, "processing")
         first.process.send_signal(signal.SIGTERM)
-        assert first.process.wait(timeout=10) == 0
+        assert first.process.wait(timeout=START_SECONDS) == 0
     with closing(sqlite3.connect(home / "dia-server.db")) as database:
         rows = database.execute("SELECT id, status, attempts FROM jobs ORDER BY number").fetchall()
     assert rows[0] == (running, "pending", 0)

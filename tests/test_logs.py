@@ -6,16 +6,33 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from contract import configured
 
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "debug_mode": True}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(make_home(tmp_path_factory.mktemp("noisy"), NOISE)) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.fixture
+def server(noisy: Server) -> Server:
+    """One that has logged nothing."""
+    delete(noisy, "/logs").raise_for_status()
+    return noisy
 
 
 def generation(server: Server, **fields: Any) -> str:
@@ -32,31 +49,30 @@ def delete(server: Server, path: str) -> httpx.Response:
     return httpx.delete(server.url + path)
 
 
-def test_clips_are_logged_without_their_words(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE)) as server:
-        ids = [generation(server, voice_id=voice) for voice in ("static", "pieces", "static")]
-        found = logs(server)
-        assert [entry["id"] for entry in found["logs"]] == ids[::-1]
-        assert (found["total"], found["filtered"]) == (3, 3)
-        entry = server.get(f"/logs/{ids[0]}").json()
-        assert entry.pop("timestamp").endswith("Z")
-        assert entry.pop("generation_time") > 0
-        nothing = {"audio_prompt_used": None, "file_path": None, "file_size": None}
-        assert entry == {"id": ids[0], "text": "", "processed_text": "", "voice": "static", **nothing}
-        assert [entry["id"] for entry in logs(server, voice="static", limit=1, offset=1)["logs"]] == [ids[0]]
-        answer = server.get(f"/logs/{ids[0]}/download")
-        assert answer.status_code == 404
-        assert "save_outputs" in answer.json()["detail"]
-        assert server.get("/v1/logs/nothing").json()["detail"] == "Log entry 'nothing' not found"
-        assert delete(server, f"/logs/{ids[1]}").json() == {"message": f"Log entry '{ids[1]}' deleted"}
-        assert delete(server, f"/logs/{ids[1]}").status_code == 404
-        assert delete(server, "/logs").json() == {"message": "Cleared 2 log entries"}
-        assert logs(server) == {"logs": [], "total": 0, "filtered": 0}
-        assert not (tmp_path / "outputs").exists()
+def test_clips_are_logged_without_their_words(server: Server) -> None:
+    ids = [generation(server, voice_id=voice) for voice in ("static", "pieces", "static")]
+    found = logs(server)
+    assert [entry["id"] for entry in found["logs"]] == ids[::-1]
+    assert (found["total"], found["filtered"]) == (3, 3)
+    entry = server.get(f"/logs/{ids[0]}").json()
+    assert entry.pop("timestamp").endswith("Z")
+    assert entry.pop("generation_time") > 0
+    nothing = {"audio_prompt_used": None, "file_path": None, "file_size": None}
+    assert entry == {"id": ids[0], "text": "", "processed_text": "", "voice": "static", **nothing}
+    assert [entry["id"] for entry in logs(server, voice="static", limit=1, offset=1)["logs"]] == [ids[0]]
+    answer = server.get(f"/logs/{ids[0]}/download")
+    assert answer.status_code == 404
+    assert "save_outputs" in answer.json()["detail"]
+    assert server.get("/v1/logs/nothing").json()["detail"] == "Log entry 'nothing' not found"
+    assert delete(server, f"/logs/{ids[1]}").json() == {"message": f"Log entry '{ids[1]}' deleted"}
+    assert delete(server, f"/logs/{ids[1]}").status_code == 404
+    assert delete(server, "/logs").json() == {"message": "Cleared 2 log entries"}
+    assert logs(server) == {"logs": [], "total": 0, "filtered": 0}
+    assert not (server.home / "outputs").exists()
 
 
-def test_a_clip_that_failed_or_was_left_is_not_logged(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"max_audio_seconds": 1})) as server:
+def test_a_clip_that_failed_or_was_left_is_not_logged(server: Server) -> None:
+    with configured(server, max_audio_seconds=1):
         assert server.post("/generate", CALL).status_code == 400
         with httpx.stream("POST", f"{server.url}/generate", json=CALL | {"voice_id": "slow", "response_format": "mp3"}):
             pass
@@ -64,12 +80,12 @@ def test_a_clip_that_failed_or_was_left_is_not_logged(tmp_path: Path) -> None:
         assert logs(server)["total"] == 0
 
 
-def test_saved_clips_have_their_words_and_a_sidecar(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True, "show_prompts": True})) as server:
+def test_saved_clips_have_their_words_and_a_sidecar(server: Server) -> None:
+    with configured(server, save_outputs=True, show_prompts=True):
         answer = server.post("/generate", CALL | {"response_format": "mp3"})
         entry = server.get(f"/logs/{answer.headers['x-generation-id']}").json()
         assert (entry["text"], entry["processed_text"]) == (SENTENCE, f"[S1] {SENTENCE}")
-        path = tmp_path / entry["file_path"]
+        path = server.home / entry["file_path"]
         assert path.read_bytes() == answer.content
         assert entry["file_size"] == len(answer.content)
         download = server.get(f"/logs/{entry['id']}/download")
@@ -79,11 +95,11 @@ def test_saved_clips_have_their_words_and_a_sidecar(tmp_path: Path) -> None:
         assert sidecar["sha256"] == hashlib.sha256(answer.content).hexdigest()
         assert sidecar["plan"]["seed"] == 7
         delete(server, f"/logs/{entry['id']}")
-        assert list((tmp_path / "outputs").iterdir()) == []
+        assert list((server.home / "outputs").iterdir()) == []
 
 
-def test_jobs_are_logged_under_their_ids(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True})) as server:
+def test_jobs_are_logged_under_their_ids(server: Server) -> None:
+    with configured(server, save_outputs=True):
         job_id = server.post("/generate?async_mode=true", CALL).json()["job_id"]
         wait_until(lambda: server.get(f"/jobs/{job_id}").json()["status"] == "completed")
         result = server.get(f"/jobs/{job_id}/result").content
@@ -123,24 +139,23 @@ def test_a_clip_is_delivered_even_if_it_cannot_be_saved(tmp_path: Path) -> None:
         assert "output can't be saved" in server.log()
 
 
-def test_a_preview_is_not_logged(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True})) as server:
+def test_a_preview_is_not_logged(server: Server) -> None:
+    with configured(server, save_outputs=True):
         assert server.get("/preview/static").status_code == 200
         assert logs(server)["total"] == 0
 
 
-def test_what_removes_all_takes_no_filter(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE)) as server:
-        generation(server)
-        for path in ("/logs?voice=nobody", "/jobs?status=failed"):
-            refused = delete(server, path)
-            assert refused.status_code == 400
-            assert "takes no filters" in refused.json()["detail"]
-        assert logs(server)["total"] == 1
+def test_what_removes_all_takes_no_filter(server: Server) -> None:
+    generation(server)
+    for path in ("/logs?voice=nobody", "/jobs?status=failed"):
+        refused = delete(server, path)
+        assert refused.status_code == 400
+        assert "takes no filters" in refused.json()["detail"]
+    assert logs(server)["total"] == 1
 
 
 def test_a_refused_delete_removes_no_file(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True, "database_timeout": 0.5})) as server:
+    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True, "database_timeout": 1.0})) as server:
         generation(server)
         job = server.post("/generate?async_mode=true", CALL).json()["job_id"]
         wait_until(lambda: server.get(f"/jobs/{job}").json()["status"] == "completed")

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 import sound
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import SENTENCE, Server, running_server, wait_until
+from contract import configured
 
 
 def test_the_printed_curl_makes_sound(server: Server) -> None:
@@ -98,11 +99,11 @@ def test_unknown_models_are_spoken_by_the_default_one_with_a_warning(server: Ser
     assert "not installed" in answer.headers["warning"]
 
 
-def test_unknown_models_and_aliases_can_be_refused(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"unknown_models": "refuse", "voice_aliases": {}})) as strict:
-        answer = strict.speak(model="nonesuch")
+def test_unknown_models_and_aliases_can_be_refused(server: Server) -> None:
+    with configured(server, unknown_models="refuse", voice_aliases={}):
+        answer = server.speak(model="nonesuch")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
-        assert strict.speak(voice="alloy").status_code == 404
+        assert server.speak(voice="alloy").status_code == 404
 
 
 def test_voices_are_the_files_in_the_folder(server: Server) -> None:
@@ -190,18 +191,19 @@ def test_request_ids(server: Server) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-def test_debug_mode_sends_the_generation_id(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"debug_mode": True})) as server:
+def test_debug_mode_sends_the_generation_id(server: Server) -> None:
+    with configured(server, debug_mode=True):
         answer = server.speak()
         assert answer.headers["x-generation-id"] == answer.headers["x-request-id"]
         wait_until(lambda: answer.headers["x-request-id"] in server.log())
 
 
-def test_debug_mode_names_fields_that_nobody_knows(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"debug_mode": True})) as server:
+def test_debug_mode_names_fields_that_nobody_knows(server: Server) -> None:
+    seen = len(server.log())
+    with configured(server, debug_mode=True):
         assert server.speak(chunk_size=5, params={"device": "auto"}).status_code == 200
-        wait_until(lambda: "fields ignored" in server.log())
-        ignored = [line for line in server.log().splitlines() if "fields ignored" in line]
+        wait_until(lambda: "fields ignored" in server.log()[seen:])
+        ignored = [line for line in server.log()[seen:].splitlines() if "fields ignored" in line]
         assert [json.loads(line)["fields"] for line in ignored] == [["chunk_size"]]
 
 

@@ -112,7 +112,15 @@ def test_turns() -> None:
         Segment("Fine.", "S2"),
     )
     assert parse("[S1] [S2] ... [S1] One. [S2]") == (Segment("One.", "S1"),)
-    assert said("[S3] is a room, [S1 too.") == ["[S3] is a room, [S1 too."]
+    assert said("[S] is a room, [S1 too, [Sx]") == ["[S] is a room, [S1 too, [Sx]"]
+
+
+@pytest.mark.parametrize("tag", ["[S3]", "[s0]", "[S12]", "[S01]"])
+def test_a_third_speaker_has_no_turn(tag: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(f"[S1] Hello. [S2] Hi. {tag} And me?")
+    assert f"'{tag}' is nobody's turn: a text has two speakers, [S1] and [S2]" in caught.value.message
+    assert caught.value.param == "input"
 
 
 def test_nonverbal_tags_that_the_model_speaks_stay() -> None:

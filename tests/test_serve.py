@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import make_home, running_server, wait_until
+from conftest import START_SECONDS, make_home, running_server, wait_until
 
 COMMAND = [sys.executable, "-m", "dia_server"]
 
@@ -41,9 +41,9 @@ def test_a_signal_at_start_ends_the_server_and_its_workers(
     time.sleep(after)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=START_SECONDS)
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    _, alive = psutil.wait_procs(workers, timeout=START_SECONDS)
     assert alive == []
 
 
@@ -51,7 +51,7 @@ def test_a_drained_server_exits_with_success(tmp_path: Path) -> None:
     with running_server(make_home(tmp_path)) as server:
         server.wait_until_ready()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=START_SECONDS) == 0
         # onnxruntime's telemetry keeps its session there.
         assert list((server.home / "cache" / "tmp").iterdir()) == []
 
@@ -70,7 +70,7 @@ def test_a_slow_reader_of_a_file_that_is_made_outlasts_the_drain(tmp_path: Path)
             time.sleep(2.5)
             heard += b"".join(pieces)
         assert heard == quiet
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=START_SECONDS) == 0
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
                 if worker["pid"]:
                     os.kill(worker["pid"], signal.SIGKILL)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=START_SECONDS) == 0
 
 
 def test_a_port_in_use_is_refused_with_advice(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_of_two_servers_that_start_on_a_port_at_once_one_is_refused(tmp_path: Pa
     assert refused.returncode == 1
     wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
     running.terminate()
-    running.communicate(timeout=20)
+    running.communicate(timeout=START_SECONDS)
     assert running.returncode == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Server, make_home, running_server
+from conftest import Server, make_home, running_server, wait_until
 from recordings import encoded, voice_like, wav
 from test_decoder import refusals
 from test_prompts import kept, upload
@@ -194,10 +193,7 @@ def test_who_hangs_up_in_the_middle_leaves_nothing(victim: Server) -> None:
                 b"POST /audio_prompts/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + ID + SOUND[:100_000]
             )
-    deadline = time.monotonic() + 5
-    while kept(victim) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert kept(victim) == []
+    wait_until(lambda: kept(victim) == [])
     # They have given their places back.
     assert upload(victim, "bad", b"").status_code == 400
 
@@ -250,9 +246,8 @@ def test_too_many_uploads_at_once_are_told_to_wait(tmp_path: Path) -> None:
                 b"POST /audio_prompts/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + ID
             )
-            time.sleep(0.5)
+            # It takes its place once its head has been read.
+            wait_until(lambda: upload(server, "x", b"").status_code == 503)
             answer = upload(server, "x", wav(VOICE))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        deadline = time.monotonic() + 5
-        while upload(server, "x", wav(VOICE)).status_code != 200:
-            assert time.monotonic() < deadline
+        wait_until(lambda: upload(server, "x", wav(VOICE)).status_code == 200)

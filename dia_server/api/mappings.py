@@ -21,11 +21,13 @@ from dia_server.api.uploads import Uploads
 from dia_server.api.voices import VoiceMapping, mapping_of
 from dia_server.errors import BadInput
 from dia_server.pool.pool import Pool
+from dia_server.services.demands import Demands
 from dia_server.services.mappings import Mappings
 from dia_server.services.previews import Previews
 from dia_server.services.prompts import Prompts
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore
+from dia_server.voices.text import Voice
 
 _NO_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+|\.{2,}")
 _ID_LENGTH = 64
@@ -64,20 +66,22 @@ class ChangedMapping(MappingFields, kw_only=True):
 
 
 class MappingAnswer(msgspec.Struct):
-    """The voice as it is now."""
+    """The voice as it is now; `warning` only where speech with it is refused for now."""
 
     message: str
     voice_config: VoiceMapping
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class CustomVoice(msgspec.Struct, kw_only=True):
-    """OpenAI's custom voice."""
+    """OpenAI's custom voice; `warning` only where speech with it is refused for now."""
 
     id: str
     object: str = "audio.voice"
     name: str
     type: str = "audio_sample"
     created_at: int
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeletedVoice(msgspec.Struct, kw_only=True):
@@ -94,10 +98,10 @@ class DeletedVoice(msgspec.Struct, kw_only=True):
     summary="Create a voice",
     responses=failures(400, 401, 409, 413, 415, 500, 503, 507),
 )
-async def create_mapping(data: NewMapping, mappings: Mappings) -> MappingAnswer:
+async def create_mapping(data: NewMapping, mappings: Mappings, demands: Demands) -> MappingAnswer:
     """Make a voice, which is a file in `voices/`."""
     voice = await mappings.create(data.voice_id, data.given())
-    return MappingAnswer(f"Voice '{data.voice_id}' created successfully", mapping_of(voice))
+    return _answer(f"Voice '{data.voice_id}' created successfully", voice, demands)
 
 
 @put(
@@ -105,12 +109,12 @@ async def create_mapping(data: NewMapping, mappings: Mappings) -> MappingAnswer:
     summary="Change a voice",
     responses=failures(400, 401, 404, 413, 415, 500, 503, 507),
 )
-async def update_mapping(voice_id: str, data: ChangedMapping, mappings: Mappings) -> MappingAnswer:
+async def update_mapping(voice_id: str, data: ChangedMapping, mappings: Mappings, demands: Demands) -> MappingAnswer:
     """Change some fields of a voice; the others, and what only its file has, stay."""
     if data.voice_id not in (msgspec.UNSET, voice_id):
         raise BadInput(f"'voice_id' must be '{voice_id[:100]}' or absent; a voice keeps its id", param="voice_id")
     voice = await mappings.update(voice_id, data.given())
-    return MappingAnswer(f"Voice '{voice_id}' updated successfully", mapping_of(voice))
+    return _answer(f"Voice '{voice_id}' updated successfully", voice, demands)
 
 
 @delete(
@@ -140,6 +144,7 @@ async def create_custom_voice(
     voices: VoiceStore,
     prompts: Prompts,
     mappings: Mappings,
+    demands: Demands,
 ) -> CustomVoice:
     """Store a recording as a prompt and a voice of the same id that imitates it."""
     pool.check_room()
@@ -159,7 +164,9 @@ async def create_custom_voice(
         if uploaded.is_new:
             await prompts.delete(voice_id, force=False)
         raise
-    return CustomVoice(id=voice_id, name=name, created_at=int(time.time()))
+    return CustomVoice(
+        id=voice_id, name=name, created_at=int(time.time()), warning=demands.unmet(voice_id) or msgspec.UNSET
+    )
 
 
 @delete(
@@ -193,6 +200,11 @@ async def preview(voice_id: str, previews: Previews) -> ASGIApp:
         "X-Model": plan.model,
     }
     return StreamedAnswer(previews.stream(plan), lambda: headers, whole=True)
+
+
+def _answer(message: str, voice: Voice, demands: Demands) -> MappingAnswer:
+    warning = demands.unmet(voice.audio_prompt, voice.audio_prompt_transcript)
+    return MappingAnswer(message, mapping_of(voice), warning or msgspec.UNSET)
 
 
 def _id_of(name: str) -> str:

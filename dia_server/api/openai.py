@@ -43,11 +43,20 @@ class SpeechOptions(Sampling, kw_only=True):
     instructions: str | None = None
     stream_format: Literal["audio", "sse"] | None = None
     timestamp_granularities: Annotated[
-        list[Literal["word"]] | None, msgspec.Meta(description="with `sse`: events that tell when each word is heard")
+        list[Literal["word"]] | None,
+        msgspec.Meta(
+            description="with `sse`: events that tell when each word is heard; in `X-Unused-Parameters` where the "
+            "model can't tell"
+        ),
     ] = None
     stream: Annotated[
         bool | None, msgspec.Meta(description="send wav as it is made, with open sizes in its header")
     ] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """As for all that speak, and whether times are asked for, which not every model knows."""
+        wanted = self.timestamp_granularities
+        return super().parameters() | ({"timestamp_granularities": wanted} if wanted else {})
 
 
 class SpeechBody(SpeechOptions, kw_only=True):

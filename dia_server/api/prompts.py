@@ -14,6 +14,7 @@ from dia_server.api.uploads import Uploads
 from dia_server.audio.wav import peaks
 from dia_server.errors import PromptNotFound
 from dia_server.pool.pool import Pool
+from dia_server.services.demands import Demands
 from dia_server.services.discovery import Discovery
 from dia_server.services.prompts import Prompts
 from dia_server.settings import Settings
@@ -99,6 +100,7 @@ async def upload_prompt(
     uploads: Uploads,
     prompts: Prompts,
     discovery: Discovery,
+    demands: Demands,
 ) -> UploadAnswer:
     """Store a recording (wav, mp3, flac, ogg, m4a, aac, webm) as a prompt for voices to imitate.
 
@@ -111,14 +113,16 @@ async def upload_prompt(
         prompt_id = form.text("prompt_id")
         uploaded = await prompts.upload(prompt_id, form.file, form.file_hash, overwrite=form.flag("overwrite"))
     prompt = uploaded.prompt
+    transcript = prompt.transcript or await discovery.heard(prompt_id, prompt)
+    warnings = [each for each in (uploaded.warning, demands.unmet(prompt_id)) if each]
     return UploadAnswer(
         message=f"Audio prompt '{prompt_id}' uploaded successfully",
         duration=_duration(prompt),
         sample_rate=prompt.sound.sample_rate,
         original_sample_rate=_original_rate(prompt),
         channels=_channels(prompt),
-        transcript=prompt.transcript or await discovery.heard(prompt_id, prompt),
-        warning=uploaded.warning,
+        transcript=transcript,
+        warning="; ".join(warnings) or None,
     )
 
 

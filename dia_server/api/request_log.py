@@ -65,6 +65,8 @@ def _account_for(scope: HTTPScope, status: int, seconds: float) -> None:
         fields["first_audio_seconds"] = account.first_audio_seconds and round(account.first_audio_seconds, 4)
         fields["fingerprint"] = account.fingerprint
         fields["real_time_factor"] = round(seconds / account.seconds, 4) if account.seconds else None
+        if account.findings:
+            fields["findings"] = account.findings
     (log.debug if route in QUIET_ROUTES else log.info)(
         "request",
         method=scope["method"],

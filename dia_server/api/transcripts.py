@@ -7,6 +7,7 @@ from litestar import post, put
 
 from dia_server.api.documents import failures
 from dia_server.errors import BadInput
+from dia_server.services.demands import Demands
 from dia_server.services.prompts import Prompts
 from dia_server.voices.prompts import FOLDER
 
@@ -19,11 +20,12 @@ class TranscriptBody(msgspec.Struct, kw_only=True):
 
 
 class TranscriptAnswer(msgspec.Struct):
-    """Which voices learned of the new transcript."""
+    """Which voices learned of the new transcript; `warning` only where speech with it is refused for now."""
 
     message: str
     prompt_id: str
     updated_voices: list[str]
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TranscribeBody(msgspec.Struct, kw_only=True):
@@ -45,12 +47,17 @@ class TranscribeAnswer(msgspec.Struct):
     summary="Correct a transcript",
     responses=failures(400, 401, 404, 413, 415, 500, 503, 507),
 )
-async def put_transcript(prompt_id: str, data: TranscriptBody, prompts: Prompts) -> TranscriptAnswer:
+async def put_transcript(prompt_id: str, data: TranscriptBody, prompts: Prompts, demands: Demands) -> TranscriptAnswer:
     """Say what is said in a recording; the voices that imitate it learn of it."""
     if data.prompt_id not in (None, prompt_id):
         raise BadInput(f"'prompt_id' must be '{prompt_id[:100]}' or absent", param="prompt_id")
     updated = await prompts.correct(prompt_id, data.transcript)
-    return TranscriptAnswer(f"Transcript of audio prompt '{prompt_id}' updated successfully", prompt_id, updated)
+    return TranscriptAnswer(
+        f"Transcript of audio prompt '{prompt_id}' updated successfully",
+        prompt_id,
+        updated,
+        demands.unmet(prompt_id) or msgspec.UNSET,
+    )
 
 
 @post(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,10 @@ Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
 
 # Of a commit, so many hex digits tell it from all others.
 SHORT = 12
+
+
+class Unreachable(DownloadFailed):
+    """The hub doesn't answer, or not to the end."""
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -52,7 +57,8 @@ def locate(model: str, repository: Repository) -> Path:
     if folder is not None:
         if not folder.is_dir():
             raise ModelUnavailable(
-                f"the folder {folder}, which `models: {model}: {repository.name}` in config.yaml names, is not there"
+                f"the folder {folder}, which `models: {model}: {repository.name}` in config.yaml names, is not there; "
+                "correct the name, or copy the files there"
             )
         return folder
     from huggingface_hub import snapshot_download
@@ -83,11 +89,33 @@ def revision_of(repository: Repository, folder: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def advising(model: str, repository: Repository) -> Iterator[None]:
+    """Add to what is found wrong with the files of a model's repository what to do about it.
+
+    Raises:
+        ModelUnavailable: something was.
+    """
+    try:
+        yield
+    except ModelUnavailable as error:
+        setting = f"`models: {model}: {repository.name}` in config.yaml"
+        advice = f"{setting} names this folder: copy its files there again, or name another"
+        if folder_of(repository) is None:
+            kept = locate(model, repository).parent.parent
+            advice = (
+                f"{setting} names {repository.source}: if that is right, delete {kept} and fetch it again by "
+                f"`dia-server models pull {model}`"
+            )
+        raise ModelUnavailable(f"{error.message}; {advice}") from None
+
+
 def look_up(repository: Repository) -> Release:
     """Ask the hub for the recorded commit, or else for the newest one.
 
     Raises:
-        DownloadFailed: it can't be reached, or has no such thing.
+        Unreachable: it doesn't answer.
+        DownloadFailed: it has no such thing.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
@@ -110,7 +138,8 @@ def fetch(release: Release, progress: Callable[[int], None]) -> None:
     A cut connection is taken up where it broke; files that are whole are not fetched again.
 
     Raises:
-        DownloadFailed: the connection is gone for good, or the disk is full.
+        Unreachable: the connection is gone for good, or the disk is full.
+        DownloadFailed: the hub doesn't give it out.
     """
     from huggingface_hub import snapshot_download
     from tqdm import tqdm
@@ -148,8 +177,5 @@ def _failed(repository: Repository, error: Exception) -> DownloadFailed:
         advice = f"it has no commit {repository.revision}; correct `{repository.setting}` in config.yaml"
     else:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        advice = (
-            f"{reason[0]}. Check the connection, or copy the files into a folder by hand and name it as "
-            f"`{repository.name}` in config.yaml"
-        )
+        return Unreachable(f"Can't fetch {source} from the Hugging Face hub: {reason[0]}")
     return DownloadFailed(f"Can't fetch {source} from the Hugging Face hub: {advice}")

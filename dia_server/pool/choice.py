@@ -6,12 +6,10 @@ import msgspec
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models import registry
-from dia_server.models.hub import locate
+from dia_server.models.memory import GB
 from dia_server.models.protocol import Manifest
 from dia_server.pool.devices import Devices
 from dia_server.settings import Lane, Settings
-
-GB = 1_000_000_000
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -52,8 +50,10 @@ def choose(settings: Settings, devices: Devices) -> Choice:
     candidates = [manifest for manifest in ranked if manifest.rank]
     last = candidates[-1]
     if settings.engine != "auto":
-        # Lanes and GPUs are given out at the start, by the model that was named then.
-        return Choice(last.name, f"`engine` was '{settings.engine}' when the server started, and a restart looks anew")
+        # Lanes and GPUs are given out at the start, by the model that was named then; if it can run, it stays.
+        runs = any(manifest.name == settings.engine and not _missing(manifest, settings) for manifest in candidates)
+        reason = f"`engine` was '{settings.engine}' when the server started, and a restart looks anew"
+        return Choice(settings.engine if runs else last.name, reason)
     found: list[str] = []
     for manifest in candidates:
         obstacle = _obstacle(manifest, settings, devices)
@@ -65,21 +65,29 @@ def choose(settings: Settings, devices: Devices) -> Choice:
 
 def _obstacle(manifest: Manifest, settings: Settings, devices: Devices) -> str:
     """Why a model can't be the default one here, and what to do; empty if it can."""
-    if missing := manifest.missing_packages():
-        return f"its packages are not installed ({', '.join(missing)}); `{manifest.installation}` brings them"
     lane = settings.lane_of(manifest.name)
-    if lane is None:
-        return "no lane runs it; `lanes` in config.yaml may name it"
-    if manifest.gpu_bytes is not None and (not devices.used or settings.lanes[lane].device == "cpu"):
-        return "it wants a GPU, and none is used" if not devices.used else f"its lane '{lane}' uses no GPU"
-    setup = registry.setup_of(manifest.name, settings.models)
+    if manifest.memory is None or lane is None or manifest.missing_packages():
+        return _missing(manifest, settings)
+    if not devices.has_gpu_for(settings.lanes[lane], manifest.name):
+        return f"its lane '{lane}' uses no GPU" if devices.used else "it wants a GPU, and none is used"
     try:
-        for repository in manifest.repositories(setup):
-            locate(manifest.name, repository)
-        wanted = manifest.gpu_bytes(setup) * settings.workers_per_gpu if manifest.gpu_bytes is not None else 0
+        need = manifest.memory(registry.setup_of(manifest.name, settings.models), "cuda")
     except ModelUnavailable as error:
         return error.message
-    return _no_room(wanted, devices)
+    return _no_room(need.total * settings.workers_per_gpu, devices)
+
+
+def _missing(manifest: Manifest, settings: Settings) -> str:
+    """What a model lacks to run here at all, and what to do; empty if it lacks nothing."""
+    if obstacle := manifest.not_installed():
+        return obstacle
+    if settings.lane_of(manifest.name) is None:
+        return "no lane runs it; `lanes` in config.yaml may name it"
+    try:
+        manifest.check(registry.setup_of(manifest.name, settings.models))
+    except ModelUnavailable as error:
+        return error.message
+    return ""
 
 
 def _no_room(wanted: int, devices: Devices) -> str:

@@ -25,12 +25,14 @@ class Device(msgspec.Struct, frozen=True):
         uuid: what a worker there gets as the one GPU that it sees.
         kind: the name of its type.
         free: bytes of its memory that were free when it was looked for; 0 if it can't tell.
+        total: bytes of its memory; 0 likewise.
     """
 
     index: int | None = None
     uuid: str = ""
     kind: str = "the processor"
     free: int = 0
+    total: int = 0
 
     @property
     def name(self) -> str:
@@ -89,12 +91,15 @@ class Devices:
 
     def picks(self, lane: Lane) -> list[Pick]:
         """For each of the lane's places, how to choose where its next worker computes."""
-        with_gpu = self.used and lane.device == "auto" and "cuda" in registry.manifest(lane.models[0]).devices
-        if not with_gpu:
+        if not self.has_gpu_for(lane, lane.models[0]):
             return [lambda: CPU] * lane.processes
         if lane.idle_timeout is not None:
             return [self._freest] * lane.processes
         return [partial(_fixed, gpu) for gpu in self.used for _ in range(self._settings.workers_per_gpu)]
+
+    def has_gpu_for(self, lane: Lane, model: str) -> bool:
+        """Whether a lane that loads this model first computes on GPUs."""
+        return bool(self.used) and lane.device == "auto" and "cuda" in registry.manifest(model).devices
 
     def describe(self) -> str:
         """One line for people."""
@@ -144,7 +149,11 @@ def find_devices(visible: str | None) -> Found:
     is_sick = bool(missing)
     if len(seen) < len(cards):
         missing.append(f"{VISIBLE} is '{visible}', which hides {len(cards) - len(seen)}")
-    gpus = (Device(index, card.uuid, card.kind, card.free) for index, card in enumerate(seen) if not card.problem)
+    gpus = (
+        Device(index, card.uuid, card.kind, card.free, card.total)
+        for index, card in enumerate(seen)
+        if not card.problem
+    )
     return Found(tuple(gpus), "; ".join(missing), is_sick)
 
 

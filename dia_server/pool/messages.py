@@ -13,18 +13,23 @@ _LENGTH = struct.Struct("!I")
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
-    """Load a model ahead of its first task; `setup` are its own settings, as plain data."""
+    """Load a model ahead of its first task; `setup` are its own settings, as plain data.
+
+    `memory` are the bytes that are there for it, 0 if nobody knows.
+    """
 
     model: str
     setup: dict[str, Any]
+    memory: int
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Run a task, loading its model by `setup` if need be; `attempt` names it in every answer."""
+    """Run a task, loading its model by `setup` if need be, as `Load` does; `attempt` names it in every answer."""
 
     attempt: int
     task: Task
     setup: dict[str, Any]
+    memory: int
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

@@ -30,12 +30,13 @@ class NoDriver(NoAnswer):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A GPU of this machine, with the bytes that were free on it; one with a `problem` has no more than that."""
+    """A GPU of this machine, with its bytes, free ones and all; one with a `problem` has no more than that."""
 
     uuid: str = ""
     kind: str = ""
     problem: str = ""
     free: int = 0
+    total: int = 0
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -148,7 +149,8 @@ def _card(pynvml: Any, index: int) -> Card:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid, kind = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
-        return Card(uuid, kind, free=_reading(pynvml, uuid).free)
+        reading = _reading(pynvml, uuid)
+        return Card(uuid, kind, free=reading.free, total=reading.total)
     except pynvml.NVMLError as error:
         return Card(problem=str(error))
 

@@ -13,8 +13,9 @@ from dia_server import metrics
 from dia_server.errors import ModelUnavailable, ReplayMismatch
 from dia_server.models import registry
 from dia_server.pool.clip import SegmentRun
-from dia_server.pool.devices import Device, Pick
+from dia_server.pool.devices import CPU, Device, Pick
 from dia_server.pool.failures import error_of, not_loaded
+from dia_server.pool.loads import Loads
 from dia_server.pool.local import LocalWorker
 from dia_server.pool.messages import Answer, Beat, Cancel, Cancelled, Load, LoadFailed, Ready, Report, Run, Stop
 from dia_server.settings import Settings
@@ -83,6 +84,7 @@ class Place:
         self._worker: LocalWorker | None = None
         self._wanted = asyncio.Event()
         self._attempts: dict[int, Attempt] = {}
+        self._loads = Loads(name)
         self._last_attempt = 0
         self._last_heard = self._spawned = time.monotonic()
         self._deaths_in_row = 0
@@ -122,7 +124,8 @@ class Place:
             self._last_heard = time.monotonic()
         self._last_attempt += 1
         self._attempts[self._last_attempt] = Attempt(run.task.model, time.monotonic(), run)
-        self._send(Run(self._last_attempt, run.task, self._settings.models.get(run.task.model, {})))
+        model = run.task.model
+        self._send(Run(self._last_attempt, run.task, self._settings.models.get(model, {}), self._begin_load(model)))
 
     def release(self, run: SegmentRun) -> None:
         """Cancel the run if it is here; its slot stays taken until the worker gives it back."""
@@ -161,7 +164,7 @@ class Place:
         self._worker = await LocalWorker.start(self.name, self._config.threads, self.device.uuid, self._receive)
         log.debug("worker started", worker=self.name, pid=self._worker.pid)
         first = self._config.models[0]
-        self._send(Load(first, self._settings.models.get(first, {})))
+        self._send(Load(first, self._settings.models.get(first, {}), self._begin_load(first)))
         await self._worker.dead
         await self._worker.reap()
 
@@ -206,6 +209,16 @@ class Place:
             errors=dict(self.errors),
         )
 
+    def _begin_load(self, model: str) -> int:
+        """The memory that is there for a model, unless it is loaded already: then 0.
+
+        All workers of the lane may come to load it; what those took that have it is not free any more.
+        """
+        if model in self.models:
+            return 0
+        sharing = sum(model not in place.models for place in self._lane.places)
+        return self._loads.begin(model, (self.device or CPU).name, sharing)
+
     def _send(self, order: Load | Run | Cancel | Stop) -> None:
         if self._worker is not None:
             self._worker.send(order)
@@ -221,11 +234,12 @@ class Place:
     def _receive(self, answer: Answer) -> None:
         self._last_heard = time.monotonic()
         match answer:
-            case Beat(memory=memory):
-                self.memory = memory
-            case Ready(model=model, memory=memory):
-                self.models[model], self.memory = answer, memory
+            case Beat(memory=taken):
+                self.memory = taken
+            case Ready(model=model, memory=taken):
+                self.models[model], self.memory = answer, taken
                 self.errors.pop(model, None)
+                self._loads.end(model)
                 self._come_up()
             case LoadFailed(model=model, message=message):
                 self.errors[model] = message
@@ -239,7 +253,6 @@ class Place:
     def _come_up(self) -> None:
         if self.state == "starting":
             self.state = "up"
-            log.info("worker up", worker=self.name, seconds=round(time.monotonic() - self._spawned, 3))
         self._lane.places_changed()
 
     def _drop(self, model: str, error: ModelUnavailable) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dia_server.errors import DiaServerError
+from dia_server.models import memory as room
 from dia_server.models.protocol import Engine, EngineLost
 from dia_server.models.registry import load_engine
 from dia_server.pool import gpu
@@ -101,10 +102,10 @@ class Worker:
 
     def _follow(self, order: Order) -> None:
         match order:
-            case Load(model=model, setup=setup):
-                self._engine(model, setup)
-            case Run(attempt=attempt, task=task, setup=setup):
-                engine = self._engine(task.model, setup)
+            case Load(model=model, setup=setup, memory=memory):
+                self._engine(model, setup, memory)
+            case Run(attempt=attempt, task=task, setup=setup, memory=memory):
+                engine = self._engine(task.model, setup, memory)
                 if engine is not None:
                     self._admit(engine, attempt, task)
             case Cancel(attempt=attempt):
@@ -125,8 +126,9 @@ class Worker:
             return
         self._model_of[attempt] = task.model
 
-    def _engine(self, model: str, setup: dict[str, Any]) -> Engine | None:
+    def _engine(self, model: str, setup: dict[str, Any], memory: int) -> Engine | None:
         if model not in self._engines:
+            room.grant(memory)
             try:
                 engine = load_engine(model, self._threads, setup)
             except DiaServerError as error:

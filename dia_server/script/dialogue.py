@@ -32,6 +32,7 @@ _PAUSE_MARK = re.compile(r"\[pause: ?(\d{1,7}(?:\.\d{1,3})?|\.\d{1,3}) ?(ms|s)\]
 _ANY_PAUSE_MARK = re.compile(r"\[pause:[^\]]{0,40}\]", re.IGNORECASE)
 _MILLISECONDS = 1000
 _TURN_TAG = re.compile(r"\[[Ss]([12])\]")
+_ANY_TURN_TAG = re.compile(r"\[[Ss][0-9]+\]")
 _NONVERBAL_TAG = re.compile(rf"( ?)\( ?({'|'.join(NONVERBAL)}) ?\)([.,;:!?…]*)", re.IGNORECASE)
 
 
@@ -78,7 +79,8 @@ def parse_script(
         param: what the client calls the text, for error messages.
 
     Raises:
-        BadInput: a character that no text may hold, a language that the model doesn't read, or too long pauses.
+        BadInput: a character that no text may hold, a language that the model doesn't read, too long pauses, or the tag
+            of a third speaker.
         NothingToSpeak: the message says what there was instead of words.
     """
     text = clean(text, param)
@@ -135,6 +137,14 @@ def _check_marks(text: str, param: str) -> None:
     for mark in _ANY_PAUSE_MARK.finditer(text):
         if not _PAUSE_MARK.fullmatch(mark[0]):
             raise BadInput(f"'{mark[0]}' can't be read; write [pause:500ms] or [pause:1.5s]", param=param)
+    for tag in _ANY_TURN_TAG.finditer(text):
+        if not _TURN_TAG.fullmatch(tag[0]):
+            raise BadInput(
+                f"'{tag[0][:_SHOWN_CHARACTERS]}' is nobody's turn: a text has two speakers, [S1] and [S2]; give the "
+                "line to one of them, send more speakers' lines in texts of their own, each with its voice, or leave "
+                "the brackets out of what is to be read aloud",
+                param=param,
+            )
 
 
 def _is_breath(item: Segment | Pause) -> bool:

@@ -23,6 +23,7 @@ class Account(msgspec.Struct):
         first_audio_seconds: from the start until the first encoded byte; None before that.
         fingerprint: of the workers that spoke.
         words: those of the samples heard so far, and of those that come next; empty for a model without marks.
+        findings: what the model found wrong with them, as often as it did.
     """
 
     id: str = ""
@@ -31,3 +32,4 @@ class Account(msgspec.Struct):
     first_audio_seconds: float | None = None
     fingerprint: str | None = None
     words: list[TimedWord] = []
+    findings: list[str] = []

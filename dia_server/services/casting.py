@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -11,8 +11,7 @@ import msgspec
 from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
-from dia_server.script.text import Dialogue
-from dia_server.services.references import References, seconds_of
+from dia_server.services.references import References, most_transcript_bytes, seconds_of, transcript_bytes
 from dia_server.tasks import Delivery, Reference, Speak
 from dia_server.voices.text import Voice
 
@@ -104,7 +103,7 @@ class Casting:
         for speaker, role in roles.items():
             # A partner has a voice of its own, which the model makes up.
             together |= {} if role.is_partner else self._imitated(role, speaker)
-        self._check_together(together, self._manifest.dialogue)
+        self._check_together([(roles[speaker].voice.audio_prompt, each) for speaker, each in together.items()])
         return dict.fromkeys(roles, self._task(own, own.voice.primary_speaker, together))
 
     def compromises(self, own: Role, roles: Mapping[str, Role], tasks: Mapping[str, Speak]) -> list[str]:
@@ -136,7 +135,7 @@ class Casting:
     def _imitated(self, role: Role, speaker: str) -> dict[str, Reference]:
         if not imitates(self._manifest):
             return {}
-        reference = self._references.of(role.voice_id, role.voice, self._manifest.recordings, self._field)
+        reference = self._references.of(role.voice_id, role.voice, self._manifest, self._field)
         return {} if reference is None else {speaker: reference}
 
     def _own_options(self, role: Role) -> dict[str, Any]:
@@ -154,19 +153,29 @@ class Casting:
             ) from None
         return merged
 
-    def _check_together(self, theirs: Mapping[str, Reference], dialogue: Dialogue) -> None:
-        seconds, most = sum(map(seconds_of, theirs.values())), self._manifest.recordings.most_seconds_together
-        text = " ".join(f"[{speaker}] {each.transcript or ''}" for speaker, each in theirs.items())
-        size = len(text.encode())
-        if seconds > most:
-            what, allowed = f"recordings have {seconds:.1f} s", f"{most:g} s"
-        elif size > dialogue.most_bytes:
-            what, allowed = f"recordings' transcripts have {size} bytes", str(dialogue.most_bytes)
+    def _check_together(self, theirs: Sequence[tuple[str | None, Reference]]) -> None:
+        """Refuse recordings, each with its prompt's id, that are too much for one dialogue."""
+        seconds = [seconds_of(each) for _, each in theirs]
+        sizes = [transcript_bytes(each.transcript) for _, each in theirs]
+        most_seconds = self._manifest.recordings.most_seconds_together
+        most_bytes = most_transcript_bytes(self._manifest, len(theirs))
+        prompts = " and ".join(
+            f"'{prompt_id}' ({length:.1f} s, {size} bytes of transcript)"
+            for (prompt_id, _), length, size in zip(theirs, seconds, sizes, strict=True)
+        )
+        if sum(seconds) > most_seconds:
+            problem, advice = f"more than {most_seconds:g} s", "upload shorter recordings, with their transcripts"
+        elif sum(sizes) > most_bytes:
+            problem = f"transcripts of more than {most_bytes:g} bytes"
+            advice = (
+                "correct those that say more than their recording by PUT /audio_prompts/{id}/transcript, else upload "
+                "shorter recordings, with their transcripts"
+            )
         else:
             return
         raise BadInput(
-            f"The speakers' {what} together, and model '{self._manifest.name}' takes {allowed} in one dialogue; "
-            "upload shorter recordings",
+            f"The speakers' audio prompts {prompts} have {problem} together, and that is the most that model "
+            f"'{self._manifest.name}' takes in one dialogue; {advice}",
             param=self._field,
         )
 

@@ -50,7 +50,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         seed: 0 to 2**63-1; None takes the voice's own, or draws one.
         instructions: how to say it, in words; those of the vocabulary count.
         parameters: what the client set besides, by name; `max_tokens` ends the clip behind so many of the model's
-            frames, and the model gets those that its options have.
+            frames, `timestamp_granularities` asks for times, and the model gets those that its options have.
         text_field: what the client calls `text`, for error messages.
         voice_field: what the client calls `voice`.
     """
@@ -254,6 +254,8 @@ def _unused(
     """
     setup = msgspec.to_builtins(registry.setup_of(manifest.name, settings.models))
     unused = request.parameters.keys() - {"max_tokens", *manifest.options.__struct_encode_fields__}
+    if manifest.word_times:
+        unused -= {"timestamp_granularities"}
     unused -= {name for name in unused & setup.keys() if request.parameters[name] == setup[name]}
     neutral = Delivery()
     changed = {

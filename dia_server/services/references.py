@@ -11,7 +11,7 @@ from time import time_ns
 from dia_server.audio.wav import read_info
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
-from dia_server.models.protocol import Recordings
+from dia_server.models.protocol import Manifest
 from dia_server.tasks import Reference
 from dia_server.voices.folder import SETTLED_NS
 from dia_server.voices.prompts import PromptStore
@@ -38,18 +38,18 @@ class References:
         if fresh:
             await asyncio.gather(*(asyncio.to_thread(self._keep, path) for path in fresh), return_exceptions=True)
 
-    def of(self, voice_id: str, voice: Voice, wanted: Recordings, field: str) -> Reference | None:
+    def of(self, voice_id: str, voice: Voice, manifest: Manifest, field: str) -> Reference | None:
         """What a voice imitates; None for a voice that imitates nobody. `field` names it, for errors.
 
         Raises:
-            BadInput: its prompt is not there, or not as `wanted`, or one is needed.
+            BadInput: its prompt is not there, one is needed, or the model can't imitate it.
             OSError: the prompt can't be copied.
         """
         if voice.audio_prompt is None:
-            if wanted.are_needed:
+            if manifest.recordings.are_needed:
                 raise BadInput(
-                    f"Voice '{voice_id}' imitates no recording, and the model has no voice of its own; upload an audio "
-                    "prompt, and name it in the voice",
+                    f"Voice '{voice_id}' imitates no recording, and model '{manifest.name}' has no voice of its own; "
+                    "upload an audio prompt, and name it in the voice",
                     param=field,
                 )
             return None
@@ -66,8 +66,8 @@ class References:
             sha256=sha256,
             transcript=voice.audio_prompt_transcript or prompt.transcript,
         )
-        if problem := _problem(reference, wanted):
-            raise BadInput(f"Voice '{voice_id}': {problem.format(prompt=voice.audio_prompt)}", param=field)
+        if found := objection(manifest, voice.audio_prompt, seconds_of(reference), reference.transcript):
+            raise BadInput(f"Voice '{voice_id}': {found}", param=field)
         return reference
 
     def _is_kept(self, path: Path) -> bool:
@@ -100,19 +100,40 @@ def seconds_of(reference: Reference) -> float:
         return 0.0
 
 
-def _problem(reference: Reference, wanted: Recordings) -> str:
-    """Why a model can't imitate a recording, and what to do; empty if it can."""
-    if wanted.needs_transcript and not (reference.transcript or "").strip():
+def objection(manifest: Manifest, prompt_id: str, seconds: float, transcript: str | None) -> str:
+    """Why a model can't imitate an audio prompt of so many seconds, and what to do; empty if it can."""
+    wanted, name = manifest.recordings, f"model '{manifest.name}'"
+    if wanted.needs_transcript and not (transcript or "").strip():
         return (
-            "the model has to know what is said in audio prompt '{prompt}'; have it written down by "
-            "POST /audio_prompts/{prompt}/transcribe, or write it by PUT /audio_prompts/{prompt}/transcript"
+            f"{name} has to know what is said in audio prompt '{prompt_id}'; have it written down by "
+            f"POST /audio_prompts/{prompt_id}/transcribe, or write it by PUT /audio_prompts/{prompt_id}/transcript"
         )
-    if wanted.most_seconds < math.inf and (seconds := seconds_of(reference)) > wanted.most_seconds:
+    if seconds > wanted.most_seconds:
         return (
-            f"audio prompt '{{prompt}}' has {seconds:.1f} s, and the model takes {wanted.most_seconds:g} s at most; "
+            f"audio prompt '{prompt_id}' has {seconds:.1f} s, and {name} takes {wanted.most_seconds:g} s at most; "
             "upload a shorter recording, with its transcript"
         )
+    size, most = transcript_bytes(transcript), most_transcript_bytes(manifest, 1)
+    if size > most:
+        return (
+            f"the transcript of audio prompt '{prompt_id}' has {size} bytes, and {name} takes {most} at most; if it "
+            f"says more than the recording, correct it by PUT /audio_prompts/{prompt_id}/transcript, else upload a "
+            "shorter recording, with its transcript"
+        )
     return ""
+
+
+def transcript_bytes(transcript: str | None) -> int:
+    """How long a transcript is for a model, which reads UTF-8."""
+    return len((transcript or "").encode())
+
+
+def most_transcript_bytes(manifest: Manifest, count: int) -> float:
+    """How long the transcripts of so many speakers may be together."""
+    if manifest.dialogue is None:
+        return math.inf
+    # What stands before a piece has a tag for each of them, and blanks between them.
+    return manifest.dialogue.most_bytes - len(" ".join(["[S1] "] * count))
 
 
 def _state(path: Path) -> tuple[Path, int, int]:

@@ -15,7 +15,8 @@ import structlog
 from dia_server import metrics
 from dia_server.audio.encode import FORMATS
 from dia_server.audio.pipeline import ClipRenderer
-from dia_server.errors import BadInput, NothingToSpeak
+from dia_server.errors import BadInput, DiaServerError, GenerationFailed, NothingToSpeak
+from dia_server.models import registry
 from dia_server.pool.clip import Clip, SegmentRun
 from dia_server.pool.pool import Pool
 from dia_server.script.dialogue import Pause
@@ -108,7 +109,7 @@ class Speech:
                 self._note(account, renderer, clip, started)
                 yield data
         if not renderer.seconds:
-            raise NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text")
+            raise _no_sound(plan, account)
         last = await self._render(renderer, renderer.finish)
         self._note(account, renderer, clip, started)
         metrics.AUDIO_SECONDS.labels(plan.model).inc(account.seconds)
@@ -165,7 +166,7 @@ class Speech:
                 position += silence + len(heard) // SAMPLE_BYTES
                 silence = 0
             account.segments += 1
-            _count_findings(current, plan, account)
+            _note_findings(current, plan, account)
         if position and silence:
             yield bytes(silence * SAMPLE_BYTES)
 
@@ -174,12 +175,32 @@ class Speech:
             yield item if isinstance(item, Pause) else clip.run(item, urgent=number == 0)
 
 
-def _count_findings(run: SegmentRun, plan: Plan, account: Account) -> None:
+def _no_sound(plan: Plan, account: Account) -> DiaServerError:
+    """Why a clip has no sample: the text has nothing to say, or the model knows that it should have said something."""
+    if not account.findings:
+        return NothingToSpeak(f"Model '{plan.model}' found nothing to speak in the text")
+    return GenerationFailed(
+        f"Model '{plan.model}' said nothing, however often it began anew; another seed or a longer text may help"
+    )
+
+
+def _note_findings(run: SegmentRun, plan: Plan, account: Account) -> None:
     findings = run.done.findings if run.done else ()
+    if not findings:
+        return
+    account.findings += findings
     for finding in findings:
         metrics.FINDINGS.labels(plan.model, finding).inc()
-    if findings:
-        log.warning("segment sounds wrong", findings=findings, model=plan.model, generation_id=account.id)
+    log.warning(
+        "segment sounds wrong",
+        findings=findings,
+        segment=f"{account.segments} of {len(plan.tasks)}",
+        model=plan.model,
+        voice=plan.voice,
+        seed=plan.seed,
+        generation_id=account.id,
+        advice=registry.manifest(plan.model).findings_advice,
+    )
 
 
 def _timed(marks: Marks, first_sample: int, plan: Plan) -> Iterator[TimedWord]:

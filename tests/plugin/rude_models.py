@@ -36,7 +36,7 @@ def manifest(name: str, function: str, **fields: Any) -> Manifest:
     )
 
 
-RUDE = manifest("rude", "load_rude")
+RUDE = manifest("rude", "load_rude", word_times=True)
 BROKEN = manifest("broken", "load_broken")
 DEADLY = manifest("deadly", "load_deadly")
 
@@ -48,6 +48,7 @@ DUET = manifest(
     hop_length=441,
     dialogue=Dialogue(fewest_characters=5, most_characters=20, most_bytes=100),
     recordings=Recordings(most_seconds=2, most_seconds_together=3, needs_transcript=True),
+    findings_advice="speak up",
     directable=frozenset({"audio_prompt"}),
 )
 

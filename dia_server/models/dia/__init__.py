@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from dia_server.models.dia.setup import DiaSetup, gpu_bytes, repositories
+from dia_server.models.dia.setup import NAME, SAMPLE_RATE, DiaSetup, check_files, memory_of, repositories
 from dia_server.models.protocol import Manifest, Recordings
 from dia_server.script.dialogue import NONVERBAL
 from dia_server.script.text import Dialogue
@@ -31,27 +31,32 @@ class DiaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 MANIFEST = Manifest(
-    name="dia",
+    name=NAME,
     description="Dialogue between two speakers, with laughs and sighs; wants a GPU.",
     capabilities=frozenset({"speak"}),
     engine="dia_server.models.dia.loading:load",
     options=DiaOptions,
     setup=DiaSetup,
-    sample_rate=44_100,
+    sample_rate=SAMPLE_RATE,
     hop_length=512,
     licence="Apache-2.0",
     source="nari-labs/Dia-1.6B-0626, descript/dac_44khz",
     packages=("torch", "transformers", "safetensors", "huggingface_hub"),
     extra="dia",
     repositories=repositories,
+    check=check_files,
     rank=2,
-    gpu_bytes=gpu_bytes,
+    memory=memory_of,
     languages=("en",),
     directable=frozenset({"audio_prompt"}),
     nonverbal=frozenset(NONVERBAL),
     # It speaks 5 to 20 s well, and holds 35 s and 1,024 bytes in all: a piece, and the one or the recordings before it.
     dialogue=Dialogue(fewest_characters=75, most_characters=180, most_bytes=512),
     recordings=Recordings(most_seconds=20.0, most_seconds_together=23.0, needs_transcript=True),
+    findings_advice=(
+        "another seed may help; with `judge: segment` under `models: dia:` in the voice's file, such segments are made "
+        "anew before they are heard"
+    ),
     # One layer of a prompt's rows on two cores.
     beat_seconds=60.0,
     devices=frozenset({"cpu", "cuda"}),

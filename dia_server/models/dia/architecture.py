@@ -44,6 +44,16 @@ class Encoder(Stack, frozen=True, kw_only=True):
     intermediate_size: int = 4096
     vocab_size: int = 256
 
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the tensors of one layer."""
+        keys = self.num_key_value_heads * self.head_dim
+        return {
+            "pre_sa_norm": (self.hidden_size,),
+            **_attention("self_attention", self.num_attention_heads * self.head_dim, keys, self.hidden_size),
+            "post_sa_norm": (self.hidden_size,),
+            **_gated("mlp", self.intermediate_size, self.hidden_size),
+        }
+
 
 class Decoder(Stack, frozen=True, kw_only=True):
     """The decoder of audio codes; defaults as above."""
@@ -65,6 +75,37 @@ class Decoder(Stack, frozen=True, kw_only=True):
     eos_token_id: int = 1024
     bos_token_id: int = 1026
 
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the tensors of one layer."""
+        hidden, keys = self.hidden_size, self.num_key_value_heads * self.head_dim
+        cross = self.cross_num_attention_heads * self.cross_head_dim
+        cross_keys = self.cross_num_key_value_heads * self.cross_head_dim
+        return {
+            "pre_sa_norm": (hidden,),
+            **_attention("self_attention", self.num_attention_heads * self.head_dim, keys, hidden),
+            "pre_ca_norm": (hidden,),
+            **_attention("cross_attention", cross, cross_keys, hidden, self.cross_hidden_size),
+            "pre_mlp_norm": (hidden,),
+            **_gated("mlp", self.intermediate_size, hidden),
+        }
+
+
+def _attention(
+    prefix: str, queries: int, keys: int, hidden: int, source: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Its matrices; `source` is the width of what is attended to, if it isn't the same."""
+    source = source or hidden
+    return {
+        f"{prefix}.q_proj": (queries, hidden),
+        f"{prefix}.k_proj": (keys, source),
+        f"{prefix}.v_proj": (keys, source),
+        f"{prefix}.o_proj": (hidden, queries),
+    }
+
+
+def _gated(prefix: str, inner: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.gate_up_proj": (2 * inner, hidden), f"{prefix}.down_proj": (hidden, inner)}
+
 
 class Architecture(msgspec.Struct, frozen=True):
     """The whole network.
@@ -83,27 +124,59 @@ class Architecture(msgspec.Struct, frozen=True):
         """Rows between a frame's first code and its last."""
         return self.delay_pattern[-1]
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, by their names without `.weight`; matrices are (out, in), as in the checkpoint."""
+        encoder, decoder = self.encoder_config, self.decoder_config
+        codes = decoder.num_channels * decoder.vocab_size
+        found: dict[str, tuple[int, ...]] = {
+            "model.encoder.embedding": (encoder.vocab_size, encoder.hidden_size),
+            "model.encoder.norm": (encoder.hidden_size,),
+            "model.decoder.embeddings.embed": (codes, decoder.hidden_size),
+            "model.decoder.norm": (decoder.hidden_size,),
+            "logits_dense": (codes, decoder.hidden_size),
+        }
+        for part, numbers, shapes in (
+            ("encoder", encoder, encoder.layer_shapes()),
+            ("decoder", decoder, decoder.layer_shapes()),
+        ):
+            for layer in range(numbers.num_hidden_layers):
+                found |= {f"model.{part}.layers.{layer}.{name}": shape for name, shape in shapes.items()}
+        return found
 
-def read_architecture(folder: Path) -> Architecture:
-    """What `config.json` in a checkpoint's folder says.
+
+def read_config(folder: Path, kind: str) -> dict[str, Any]:
+    """What `config.json` in a checkpoint's folder says, which has to be that of a model of this kind.
 
     Raises:
-        ModelUnavailable: it is not there, of the layout before transformers had the model, or not of a Dia.
+        ModelUnavailable: it is not there, damaged, of another kind, or of the layout that Dia had before transformers.
     """
     path = folder / CONFIG_FILE
     try:
-        raw: Any = msgspec.json.decode(path.read_bytes())
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        raise ModelUnavailable(f"{folder} has no {CONFIG_FILE}; fetch it with `dia-server models pull dia`") from None
-    except msgspec.DecodeError as error:
-        raise ModelUnavailable(f"{path} is damaged: {error}; delete it and pull again") from None
-    if isinstance(raw, dict) and {"model", "data"} <= raw.keys():
+        raise ModelUnavailable(f"{folder} has no {CONFIG_FILE}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelUnavailable(f"{path} is damaged: {error}") from None
+    if {"model", "data"} <= raw.keys():
         raise ModelUnavailable(
             f"{folder} has the first layout of Dia's files, which only its authors' own program reads; take "
             "nari-labs/Dia-1.6B-0626, the same model in the layout of transformers"
         )
+    found = raw.get("model_type")
+    if found != kind:
+        raise ModelUnavailable(f"{path} is that of a model of the type '{found}', and a '{kind}' belongs here")
+    return raw
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The numbers of the network in a checkpoint's folder.
+
+    Raises:
+        ModelUnavailable: its `config.json` is not that of a Dia that can be computed here.
+    """
+    path = folder / CONFIG_FILE
     try:
-        architecture = msgspec.convert(raw, Architecture)
+        architecture = msgspec.convert(read_config(folder, "dia"), Architecture)
     except msgspec.ValidationError as error:
         raise ModelUnavailable(f"{path} is not that of a Dia that this server can run: {error}") from None
     delays = architecture.delay_pattern

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import DacConfig, DacModel
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.delay import Codes
-from dia_server.models.dia.weights import SINGLE_FILE
+from dia_server.models.dia.transfer import Arriving, to_device
 
 # Frames decoded at once on a GPU: always as many windows of one length, so that the shapes, and with them the bits, are
 # the same. Of the first ones, which come together, that is eight; a late one fills the GPU by itself, and mostly comes
@@ -38,6 +39,8 @@ class Codec:
         self._model = model.to(device, torch.float32).eval().requires_grad_(False)
         self._device = device
         self._batch_frames = BATCH_FRAMES if device.type == "cuda" else 1
+        # Beside the steps: a step mostly waits for memory, and DAC computes. There is none on the processor.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.hop_length = int(np.prod(model.config.downsampling_ratios))
         self.sample_rate = int(model.config.sampling_rate)
         self.codebooks = int(model.config.n_codebooks)
@@ -45,28 +48,54 @@ class Codec:
     def encode(self, samples: Samples) -> Codes:
         """The codes of mono samples at `sample_rate`, (frames, codebooks); the last frame is filled up with silence."""
         padded = np.pad(samples, (0, -len(samples) % self.hop_length))
-        codes = self._model.encode(torch.from_numpy(padded).to(self._device)[None, None]).audio_codes
-        found: Codes = codes[0].transpose(0, 1).cpu().numpy()
+        with torch.cuda.stream(self._stream):
+            codes = self._model.encode(torch.from_numpy(padded).to(self._device)[None, None]).audio_codes
+            found: Codes = codes[0].transpose(0, 1).cpu().numpy()
         return found
 
     def decode(self, windows: Sequence[Codes]) -> list[Samples]:
         """The samples of windows of codes, (frames, codebooks) each; those of one length together."""
-        found: dict[int, Samples] = {}
+        return self.begin(windows).samples()
+
+    def begin(self, windows: Sequence[Codes]) -> Decoding:
+        """Launch what `decode` does; on a GPU it goes on beside whatever is launched next."""
+        batches: list[list[int]] = []
         by_length: dict[int, list[int]] = {}
         for number, window in enumerate(windows):
             by_length.setdefault(len(window), []).append(number)
         for length, numbers in by_length.items():
             size = max(1, self._batch_frames // length)
-            for first in range(0, len(numbers), size):
-                batch = numbers[first : first + size]
-                found |= zip(batch, self._decode([windows[number] for number in batch], size), strict=True)
-        return [found[number] for number in range(len(windows))]
+            batches += [numbers[first : first + size] for first in range(0, len(numbers), size)]
+        with torch.cuda.stream(self._stream):
+            return Decoding(batches, Arriving([self._decode([windows[each] for each in batch]) for batch in batches]))
 
-    def _decode(self, windows: list[Codes], size: int) -> list[Samples]:
+    def _decode(self, windows: list[Codes]) -> Tensor:
+        size = max(1, self._batch_frames // len(windows[0]))
         stacked = np.pad(np.stack(windows), ((0, size - len(windows)), (0, 0), (0, 0)))
-        codes = torch.from_numpy(stacked).to(self._device).transpose(1, 2)
-        samples = self._model.decode(audio_codes=codes).audio_values.cpu().numpy()
-        return list(samples[: len(windows)])
+        codes = to_device(torch.from_numpy(stacked), self._device).transpose(1, 2)
+        samples: Tensor = self._model.decode(audio_codes=codes).audio_values
+        return samples
+
+
+class Decoding:
+    """Windows on their way to samples."""
+
+    def __init__(self, batches: list[list[int]], sound: Arriving) -> None:
+        """`batches` are the windows' numbers in the order of what arrives."""
+        self._batches = batches
+        self._sound = sound
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody has to wait for the samples any more."""
+        return self._sound.are_here
+
+    def samples(self) -> list[Samples]:
+        """Of each window."""
+        found: dict[int, Samples] = {}
+        for batch, sound in zip(self._batches, self._sound.wait(), strict=True):
+            found |= zip(batch, sound.numpy(), strict=False)
+        return [found[number] for number in range(len(found))]
 
 
 def load_codec(folder: Path, device: torch.device) -> Codec:
@@ -77,8 +106,6 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
     """
     try:
         config = DacConfig.from_pretrained(folder, local_files_only=True)
-        if config.to_dict().get("model_type") != DacConfig.model_type or not (folder / SINGLE_FILE).exists():
-            raise _none_in(folder, f"its config.json is not that of a DAC, or {SINGLE_FILE} is missing")
         model, found = DacModel.from_pretrained(folder, config=config, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _none_in(folder, str(error)) from None
@@ -88,6 +115,4 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
 
 
 def _none_in(folder: Path, reason: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"there is no usable DAC in {folder}: {reason}; `dia-server models pull dia` fetches what is missing"
-    )
+    return ModelUnavailable(f"there is no usable DAC in {folder}: {reason}")

@@ -23,7 +23,7 @@ class Place(NamedTuple):
     Attributes:
         page: (rows,), where the new keys go; `offset` within it.
         angles: (rows, 1, head dim), cosines and sines of the rotation.
-        hidden: keys that don't count, as `paged_attention` wants it; `hidden_text` likewise.
+        hidden: what hides keys that don't count, as `paged_attention` wants it; `hidden_text` likewise.
     """
 
     page: Tensor
@@ -71,17 +71,17 @@ class Decoder:
 
     def step(self, pages: int, text_pages: int) -> None:
         """Move all active slots on by one row; `pages` and `text_pages` have to hold all keys of every active slot."""
-        conditional, unconditional = self.logits(pages, text_pages)
-        slots = self._slots
+        logits, slots = self.logits(pages, text_pages), self._slots
         row = slots.position + 1
         ids, ends = self._sample(
-            conditional, unconditional, slots.controls, row - slots.first, self._numbers.eos_token_id, self._draw
+            logits[0], logits[1], slots.controls, row - slots.first, self._numbers.eos_token_id, self._draw
         )
-        finite = torch.isfinite(conditional).all(-1).all(-1) & torch.isfinite(unconditional).all(-1).all(-1)
+        # One that is not a number is the largest of all, and not below infinity.
+        finite = logits.abs().amax(dim=(0, 2, 3)) < torch.inf
         self._advance(row, ids, ends, finite)
 
-    def logits(self, pages: int, text_pages: int) -> tuple[Tensor, Tensor]:
-        """Logits of the next row with and without text, each (slots, channels, vocabulary), float32."""
+    def logits(self, pages: int, text_pages: int) -> Tensor:
+        """Logits of the next row with and without text, (2, slots, channels, vocabulary), float32."""
         weights, slots = self._weights, self._slots
         place = self._place(pages, text_pages)
         codes = slots.codes[self._rows, slots.position] + self._offsets
@@ -93,8 +93,7 @@ class Decoder:
             hidden = self._feed(hidden, layer.mlp_norm, self._numbers.norm_eps, layer.gate_up, layer.down)
         # In this order, few rows take a third of the time on the processor.
         logits = (weights.head @ self._norm(hidden, weights.decoder_norm).float().t()).t()
-        logits = logits.reshape(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
-        return logits[0], logits[1]
+        return logits.reshape(2, slots.count, self._numbers.num_channels, self._numbers.vocab_size)
 
     def _place(self, pages: int, text_pages: int) -> Place:
         position = torch.cat([self._slots.position, self._slots.position])
@@ -108,14 +107,11 @@ class Decoder:
         )
 
     def _listen_to_itself(self, hidden: Tensor, number: int, layer: DecoderLayer, place: Place) -> Tensor:
-        keys, values, heads = self._slots.keys[number], self._slots.values[number], self._numbers.num_key_value_heads
-        turned, new_values = self._project(
-            hidden, layer.self_norm, self._numbers.norm_eps, layer.self_qkv, place.angles, heads
-        )
-        keys[place.page, self._both, :, place.offset] = turned[:, -heads:]
-        values[place.page, self._both, :, place.offset] = new_values
-        queries = turned[:, :-heads].unflatten(1, (heads, -1))
-        heard = paged_attention(queries, keys[: len(place.hidden)], values[: len(place.hidden)], place.hidden)
+        cache, heads, pages = self._slots.caches[number], self._numbers.num_key_value_heads, len(place.hidden)
+        mixed = self._project(hidden, layer.self_norm, self._numbers.norm_eps, layer.self_qkv, place.angles, heads)
+        queries, new = mixed[:, : -2 * heads].unflatten(1, (heads, -1)), mixed[:, -2 * heads :].unflatten(1, (2, -1))
+        cache[:, place.page, self._both, :, place.offset] = new
+        heard = paged_attention(queries, cache[0, :pages], cache[1, :pages], place.hidden)
         return F.linear(heard.view(len(hidden), -1), layer.self_out)
 
     def _read_text(self, hidden: Tensor, number: int, layer: DecoderLayer, place: Place) -> Tensor:
@@ -139,7 +135,6 @@ class Decoder:
         active = slots.active & finite
         slots.codes[self._rows, row] = torch.where(active[:, None], ids, given)
         slots.broken.copy_(slots.active & ~finite)
-        slots.unclean.logical_or_(slots.broken)
         slots.since.copy_(torch.where(active, since, slots.since))
         slots.position.copy_(torch.where(active, row, slots.position))
         slots.active.copy_(active & (since < self._weights.architecture.max_delay))

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
 
 from dia_server.errors import BadInput
 from dia_server.models.dia import DiaOptions, guard
-from dia_server.models.dia.codec import Codec
+from dia_server.models.dia.codec import Codec, Decoding
 from dia_server.models.dia.prompts import Prompts
 from dia_server.models.dia.reading import Lead, carry_of, lead_of, tagged, turns
 from dia_server.models.dia.runtime import Outcome, Reading, Runtime
 from dia_server.models.dia.speaking import Speaking
 from dia_server.models.dia.text import encode
+from dia_server.models.dia.windows import Window
 from dia_server.models.recording import BadRecording
-from dia_server.tasks import SAMPLE_BYTES, Audio, Done, Event, Failed, Speak
+from dia_server.tasks import SAMPLE_BYTES, Done, Event, Failed, Speak
 
-# Layers of a text that is being prepared, between two steps of those who speak.
-SLICES = 8
+# Layers of texts that are being prepared, between two steps of those who speak. A text has 30, and what is computed
+# for a request sooner delays the others no more than later, as long as it isn't so much at once that their sound stops.
+# On a GPU, where a layer should take less than a tenth of a frame, a whole text does no harm, and many who come at once
+# wait for a step each; on the processor a layer of a recording takes seconds.
+SLICES, MOST_SLICES_ON_GPU = 8, 32
 
 Preparation = Generator[None, None, Speaking]
 
@@ -35,11 +40,14 @@ class DiaEngine:
         self._runtime = runtime
         self._codec = codec
         self._prompts = prompts
+        self._most_slices = MOST_SLICES_ON_GPU if runtime.is_on_gpu else SLICES
         self._frames_per_second = codec.sample_rate / codec.hop_length
         self._free = list(range(self.slots))
         # By task, in the order in which they came.
         self._preparing: dict[int, tuple[int, Preparation]] = {}
         self._speaking: dict[int, Speaking] = {}
+        # Windows of theirs, or of some who have left, in the order in which they were launched.
+        self._decoding: deque[tuple[list[tuple[Speaking, Window]], Decoding]] = deque()
 
     def admit(self, task_id: int, task: Speak) -> None:
         # A task whose options are refused takes no slot.
@@ -66,14 +74,22 @@ class DiaEngine:
         outcome = self._runtime.step()
         if outcome is not None:
             yield from self._take(outcome)
+        self._hear(waits=outcome is None and not self._preparing)
+        for task_id, speaking in tuple(self._speaking.items()):
+            yield from self._send(task_id, speaking)
 
     def _go_on_preparing(self) -> Iterator[tuple[int, Event]]:
-        """Prepare who came first, a little."""
-        if not self._preparing:
-            return
-        task_id, (_, work) = next(iter(self._preparing.items()))
+        """Prepare who came first, more of them the more there are."""
+        left = min(SLICES * len(self._preparing), self._most_slices)
+        while left > 0 and self._preparing:
+            task_id, (_, work) = next(iter(self._preparing.items()))
+            left = yield from self._prepare_more(task_id, work, left)
+
+    def _prepare_more(self, task_id: int, work: Preparation, left: int) -> Generator[tuple[int, Event], None, int]:
+        """Some slices of one task; what is left of them behind its end."""
         try:
-            for _ in range(SLICES):
+            while left:
+                left -= 1
                 next(work)
         except StopIteration as end:
             self._speaking[task_id] = end.value
@@ -85,6 +101,7 @@ class DiaEngine:
             log.exception("a text can't be prepared")
             self.cancel(task_id)
             yield task_id, Failed("The model failed on this text; the server's log says why")
+        return left
 
     def _prepare(self, task: Speak, options: DiaOptions, slot: int) -> Preparation:
         words = " ".join(said for _, said in turns(task.text, task.speaker))
@@ -121,42 +138,43 @@ class DiaEngine:
         return guard.seconds(words) * self._frames_per_second
 
     def _take(self, outcome: Outcome) -> Iterator[tuple[int, Event]]:
-        """Note the new rows of all who speak, and send what they complete."""
-        moved = {task_id: each for task_id, each in self._speaking.items() if each.run in outcome.runs}
-        for task_id, speaking in tuple(moved.items()):
+        """Note the new rows of all who speak, and have the windows that they complete decoded together."""
+        ready: list[tuple[Speaking, Window]] = []
+        for task_id, speaking in tuple(self._speaking.items()):
+            if speaking.run not in outcome.runs:
+                continue
             slot = speaking.run.slot
             if outcome.broken[slot]:
                 log.error("logits are not finite")
-                del moved[task_id]
                 self.cancel(task_id)
                 yield task_id, Failed("The model's numbers overflowed on this text; try another seed")
                 continue
             speaking.add(outcome.codes[slot], int(outcome.since[slot]))
-        heard = self._hear(moved)
-        for task_id, speaking in moved.items():
-            yield from self._send(task_id, speaking, heard[task_id])
+            if speaking.frames is not None:
+                self._runtime.stop(speaking.run)
+            ready += [(speaking, window) for window in speaking.take_ready()]
+        if ready:
+            self._decoding.append((ready, self._codec.begin([each.codes(at.left, at.right) for each, at in ready])))
 
-    def _hear(self, moved: dict[int, Speaking]) -> dict[int, list[Audio]]:
-        """The sound of all windows that are ready, decoded together, by task."""
-        ready = [(task_id, window) for task_id, speaking in moved.items() for window in speaking.ready()]
-        decoded = self._codec.decode([moved[task_id].codes(each.left, each.right) for task_id, each in ready])
-        heard: dict[int, list[Audio]] = {task_id: [] for task_id in moved}
-        for (task_id, window), samples in zip(ready, decoded, strict=True):
-            heard[task_id].append(moved[task_id].hear(window, samples, self._codec))
-        return heard
+    def _hear(self, *, waits: bool) -> None:
+        """Hand out the samples that are here, or all."""
+        while self._decoding and (waits or self._decoding[0][1].is_done):
+            ready, decoding = self._decoding.popleft()
+            for (speaking, window), samples in zip(ready, decoding.samples(), strict=True):
+                speaking.hear(window, samples, self._codec)
 
-    def _send(self, task_id: int, speaking: Speaking, heard: Sequence[Audio]) -> Iterator[tuple[int, Event]]:
+    def _send(self, task_id: int, speaking: Speaking) -> Iterator[tuple[int, Event]]:
         findings = speaking.findings(self._codec)
         reading = speaking.run.reading
         # Without a temperature every attempt is the same.
-        if findings and not speaking.sent and reading.temperature and speaking.attempt + 1 < guard.ATTEMPTS:
+        if findings and not speaking.is_out and reading.temperature and speaking.attempt + 1 < guard.ATTEMPTS:
             log.info("a segment is made anew: %s", ", ".join(findings))
             speaking.restart(self._runtime.start(speaking.run.slot, reading, speaking.attempt + 1))
             return
-        for audio in speaking.sendable(heard):
+        for audio in speaking.sendable():
             speaking.sent += len(audio.pcm) // SAMPLE_BYTES
             yield task_id, audio
-        if speaking.frames is not None:
+        if speaking.frames is not None and speaking.is_over:
             self.cancel(task_id)
             carry = carry_of(speaking.task, speaking.codes(0, speaking.frames))
             yield task_id, Done(speaking.sent, carry=carry, findings=findings)

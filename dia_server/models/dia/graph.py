@@ -26,7 +26,9 @@ class Graphs:
         self._step = step
         # One for all, since cuBLAS keeps memory for each stream that it has seen.
         stream, memory = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-        self._graphs = {sizes: _captured(step, *sizes, stream, memory) for sizes in product(pages, text_pages)}
+        # The largest first, in whose memory the others find room.
+        all_sizes = sorted(product(pages, text_pages), reverse=True)
+        self._graphs = {sizes: _captured(step, *sizes, stream, memory) for sizes in all_sizes}
 
     def __call__(self, pages: int, text_pages: int) -> None:
         self._graphs[pages, text_pages].replay()

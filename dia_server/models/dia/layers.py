@@ -28,16 +28,11 @@ def mlp(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     return F.linear(up * F.silu(gate), down)
 
 
-def project(
-    hidden: Tensor, weight: Tensor, epsilon: float, qkv: Tensor, angles: Angles, keys: int
-) -> tuple[Tensor, Tensor]:
-    """Norm, then queries, keys and values of self-attention in one product.
-
-    Returns:
-        Turned queries and keys, (rows, heads, head dim), the keys behind the queries, and values.
-    """
+def project(hidden: Tensor, weight: Tensor, epsilon: float, qkv: Tensor, angles: Angles, keys: int) -> Tensor:
+    """Norm, then turned queries, turned keys and values of self-attention, (rows, heads of all, head dim)."""
     mixed = F.linear(norm(hidden, weight, epsilon), qkv).view(len(hidden), -1, angles[0].shape[-1])
-    return rotate(mixed[:, :-keys], *angles), mixed[:, -keys:]
+    rotate(mixed[:, :-keys], *angles)
+    return mixed
 
 
 def feed(hidden: Tensor, weight: Tensor, epsilon: float, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -56,16 +51,18 @@ def rotations(positions: int, head_dim: int, theta: float, like: Tensor) -> tupl
     return torch.cat([cosines, cosines], dim=-1).to(like.dtype), torch.cat([-sines, sines], dim=-1).to(like.dtype)
 
 
-def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Heads turned by their positions' angles; all broadcast to (..., head_dim)."""
+def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> None:
+    """Turn heads by their positions' angles, in place; angles broadcast to (..., head_dim)."""
     left, right = heads.chunk(2, dim=-1)
-    return heads * cosines + torch.cat([right, left], dim=-1) * sines
+    across = torch.cat([right, left], dim=-1) * sines
+    heads.mul_(cosines).add_(across)
 
 
 def behind(lengths: Tensor, pages: int, page: int) -> Tensor:
-    """Which places of so many pages stand behind each row's length, (pages, rows, 1, 1, page)."""
+    """What hides the places behind each row's length, (pages, rows, 1, 1, page): -inf there and 0 elsewhere."""
     places = torch.arange(pages * page, device=lengths.device).view(pages, 1, 1, 1, page)
-    return places >= lengths[:, None, None, None]
+    is_behind = places >= lengths[:, None, None, None]
+    return torch.zeros_like(is_behind, dtype=torch.float32).masked_fill_(is_behind, -torch.inf)
 
 
 def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
@@ -77,8 +74,8 @@ def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tenso
 
     Args:
         queries: (rows, key heads, queries per key head, head dim).
-        keys: (pages, rows, key heads, `PAGE`, head dim), contiguous.
-        values: as `keys`; the hidden ones have to be finite.
+        keys: (pages, rows, key heads, `PAGE`, head dim), contiguous; the hidden ones have to be finite.
+        values: as `keys`.
         hidden: as `behind` gives it; every row needs a key that counts.
 
     Returns:
@@ -87,10 +84,9 @@ def paged_attention(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tenso
     pages, rows, heads, page, dim = keys.shape
     group = queries.shape[2]
     flat = queries.expand(pages, *queries.shape).reshape(-1, group, dim)
-    scores = torch.bmm(flat, keys.view(-1, page, dim).transpose(1, 2)).float().view(pages, rows, heads, group, page)
-    scores.masked_fill_(hidden, -torch.inf)
+    scores = torch.bmm(flat, keys.view(-1, page, dim).transpose(1, 2)).view(pages, rows, heads, group, page) + hidden
     shares = torch.exp(scores - scores.amax(dim=(0, -1), keepdim=True))
     sums = shares.sum(dim=-1, keepdim=True)
     parts = torch.bmm(shares.to(values.dtype).view(-1, group, page), values.view(-1, page, dim))
     total = parts.view(pages, rows, heads, group, dim).sum(dim=0, dtype=torch.float32)
-    return (total / sums.sum(dim=0)).to(queries.dtype)
+    return torch.div(total, sums.sum(dim=0), out=torch.empty_like(total, dtype=queries.dtype))

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from transformers.utils import logging
 
 from dia_server.errors import ModelUnavailable
-from dia_server.models.dia import MANIFEST
-from dia_server.models.dia.codec import Codec, load_codec
+from dia_server.models.dia.codec import load_codec
 from dia_server.models.dia.engine import DiaEngine
+from dia_server.models.dia.files import whole
 from dia_server.models.dia.memory import need_of
 from dia_server.models.dia.prompts import Prompts
 from dia_server.models.dia.runtime import Runtime
-from dia_server.models.dia.setup import DiaSetup
-from dia_server.models.dia.weights import Weights, load_weights
+from dia_server.models.dia.setup import NAME, DiaSetup
+from dia_server.models.dia.weights import load_weights
 from dia_server.models.fingerprint import fingerprint
-from dia_server.models.hub import locate
-from dia_server.models.protocol import Engine, Repository
+from dia_server.models.hashes import sha256_of
+from dia_server.models.hub import advising
+from dia_server.models.memory import granted
+from dia_server.models.protocol import DeviceName, Engine, Repository
 from dia_server.tasks import Audio, Ending, Failed, Speak
 
 PACKAGES = ("torch", "transformers", "numpy", "soxr")
-# Where the recordings' codes are kept, if the home has not said.
+# Where the recordings' codes and the files' hashes are kept, if the home has not said.
 CACHE = Path.home() / ".cache" / "dia-server"
-
-DeviceName = Literal["cuda", "cpu"]
 
 
 def load(threads: int, setup: DiaSetup) -> Engine:
@@ -45,17 +46,20 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     name = _device()
-    model, dac = locate("dia", setup.model), locate("dia", setup.dac)
+    model, dac = whole(setup)
     need_of(setup, model, dac, name).check(*_free(name))
     be_deterministic()
     device, dtype = torch.device(name), getattr(torch, setup.dtype_on(name))
-    weights, codec = load_weights(model, device, dtype), load_codec(dac, device)
-    _check_pair(weights, codec)
+    with advising(NAME, setup.model):
+        weights = load_weights(model, device, dtype)
+    with advising(NAME, setup.dac):
+        codec = load_codec(dac, device)
     runtime = Runtime(weights, setup.slots_on(name), is_compiled=setup.use_torch_compile)
+    cache = Path(os.environ.get("DIA_CACHE", CACHE))
     known_as = fingerprint(
-        "dia",
+        NAME,
         packages=PACKAGES,
-        revision=f"{_revision(setup.model, model)} {_revision(setup.dac, dac)}",
+        revision=f"{_revision(setup.model, model, cache)} {_revision(setup.dac, dac, cache)}",
         dtype=setup.dtype_on(name),
         threads=threads,
         slots=runtime.slots.count,
@@ -63,7 +67,7 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     )
     # Half of what the model holds, so that two speakers have room.
     longest = runtime.most_frames * codec.hop_length / codec.sample_rate / 2
-    prompts = Prompts(codec, Path(os.environ.get("DIA_CACHE", CACHE)) / "prompts", known_as, longest)
+    prompts = Prompts(codec, cache / "prompts", known_as, longest)
     engine = DiaEngine(runtime, codec, prompts, known_as)
     _rehearse(engine)
     # Its manifest names tasks of its one kind only.
@@ -89,19 +93,9 @@ def _device() -> DeviceName:
 def _free(device: DeviceName) -> tuple[int, str]:
     """Bytes that may be taken, and of what."""
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0], "of the GPU's memory"
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024, "of memory"
-    # Elsewhere nobody tells what is free.
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "of memory"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
+        return torch.cuda.mem_get_info()[0], "of the GPU's memory are free"
+    # Where nobody tells, it has to be tried.
+    return granted() or sys.maxsize, "of memory are free for each worker"
 
 
 def be_deterministic() -> None:
@@ -116,29 +110,14 @@ def be_deterministic() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _check_pair(weights: Weights, codec: Codec) -> None:
-    """Whether the codec speaks the network's codes.
-
-    Raises:
-        ModelUnavailable: it is another one.
-    """
-    channels = weights.architecture.decoder_config.num_channels
-    if (codec.codebooks, codec.sample_rate) != (channels, MANIFEST.sample_rate):
-        raise ModelUnavailable(
-            f"the codec has {codec.codebooks} codebooks at {codec.sample_rate} Hz, and the model speaks {channels} at "
-            f"{MANIFEST.sample_rate} Hz; set `codec` under `models: dia:` to descript/dac_44khz"
-        )
-
-
-def _revision(repository: Repository, folder: Path) -> str:
+def _revision(repository: Repository, folder: Path, cache: Path) -> str:
     """What names the files' contents: the commit, or a hash of all that is read."""
     if folder.parent.name == "snapshots":
         return folder.name
     digest = hashlib.sha256()
     for path in sorted({path for pattern in repository.files for path in folder.glob(pattern)}):
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path, cache / "hashes")))
     return digest.hexdigest()
 
 

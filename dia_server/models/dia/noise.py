@@ -19,18 +19,14 @@ _BITS = 32
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Four words of 32 bits for each counter of four words and key of two; int64 tensors that broadcast."""
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        # A product may pass 2^63 and wrap; its lower 64 bits, which are all there are, stay right.
+    rounds = torch.arange(ROUNDS, device=c0.device).view(-1, *[1] * key[0].dim())
+    for k0, k1 in zip(key[0] + rounds * _WEYL[0], key[1] + rounds * _WEYL[1], strict=True):
+        # A product may pass 2^63 and wrap; its lower 64 bits, which are all there are, stay right. Words are cut to
+        # their 32 bits where those above would count: before the next product, and at the end.
         left, right = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((right >> _BITS) & _WORD) ^ c1 ^ k0,
-            right & _WORD,
-            ((left >> _BITS) & _WORD) ^ c3 ^ k1,
-            left & _WORD,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0, c1, c2, c3
+        c0, c1 = ((right >> _BITS) ^ c1 ^ k0) & _WORD, right
+        c2, c3 = ((left >> _BITS) ^ c3 ^ k1) & _WORD, left
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def gumbel(seed: Tensor, attempt: Tensor, frame: Tensor, ids: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dia_server.models.dia.layers import PAGE, mlp, norm, rotate, rotations
 from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
+from dia_server.models.dia.transfer import to_device
 from dia_server.models.dia.weights import DecoderLayer, Weights
 
 # Rows of given codes are padded to a multiple of so many, which divides a page.
@@ -48,7 +49,7 @@ class Prefill:
         length = pages_of(len(text), TEXT_PAGE) * TEXT_PAGE
         ids = torch.zeros(1, length, dtype=torch.long)
         ids[0, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        encoded = yield from self._encode(ids.to(self._weights.device), len(text))
+        encoded = yield from self._encode(to_device(ids, self._weights.device), len(text))
         self._slots.text_lengths[slot] = len(text)
         hidden = self._embed(rows)
         for number, layer in enumerate(self._weights.decoder_layers):
@@ -84,8 +85,8 @@ class Prefill:
             mixed = F.linear(norm(hidden, layer.attention_norm, numbers.norm_eps), layer.qkv)
             mixed = mixed.view(1, ids.shape[1], -1, numbers.head_dim).transpose(1, 2)
             keys = numbers.num_key_value_heads
+            rotate(mixed[:, :-keys], cosines, sines)
             queries, keys, values = mixed.split([numbers.num_attention_heads, keys, keys], dim=1)
-            queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
             heard = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=is_text[None, None, None], scale=1.0, enable_gqa=True
             )
@@ -116,8 +117,8 @@ class Prefill:
         cosines, sines = (table[:count] for table in self._angles)
         mixed = F.linear(self._norm(hidden, layer.self_norm), layer.self_qkv)
         mixed = mixed.view(2, count, -1, numbers.head_dim).transpose(1, 2)
+        rotate(mixed[:, :-heads], cosines, sines)
         queries, keys, values = mixed.split([numbers.num_attention_heads, heads, heads], dim=1)
-        queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
         place = torch.arange(count, device=hidden.device)
         for row, half in ((slot, 0), (slots.count + slot, 1)):
             slots.keys[number][place // PAGE, row, :, place % PAGE] = keys[half].transpose(0, 1)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dia_server.models.dia.decoder import Decoder
 from dia_server.models.dia.delay import Codes, given_rows
@@ -18,6 +17,7 @@ from dia_server.models.dia.layers import PAGE
 from dia_server.models.dia.prefill import Prefill
 from dia_server.models.dia.sampling import Controls, Draw, draw_by_noise
 from dia_server.models.dia.slots import TEXT_PAGE, Slots, pages_of
+from dia_server.models.dia.transfer import Arriving, to_device
 from dia_server.models.dia.weights import Weights
 
 
@@ -75,6 +75,7 @@ class Runtime:
 
     Attributes:
         most_frames: that a request may have, those of its prompt included.
+        is_on_gpu: steps go on by themselves, and outcomes come one step late.
     """
 
     def __init__(
@@ -92,39 +93,42 @@ class Runtime:
         self.most_frames = self.slots.positions - weights.architecture.max_delay - 2
         self._prefill = Prefill(weights, self.slots)
         decoder = Decoder(weights, self._prefill.unconditional, self.slots, draw, is_compiled=is_compiled)
-        is_cuda = weights.device.type == "cuda"
+        self.is_on_gpu = weights.device.type == "cuda"
         self._step: Step = decoder.step
-        if is_cuda and with_graphs:
+        if self.is_on_gpu and with_graphs:
             self._step = Graphs(decoder.step, range(1, self.slots.pages + 1), self.slots.text_sizes)
         # A GPU is given the next step before anybody looks at the codes of this one.
-        self._depth = 1 if is_cuda else 0
-        self._launched: deque[tuple[_Copies, tuple[Run, ...]]] = deque()
+        self._depth = 1 if self.is_on_gpu else 0
+        self._launched: deque[tuple[Arriving, tuple[Run, ...]]] = deque()
         self._runs: dict[int, Run] = {}
+        # Slots in whose caches numbers that are not finite may be left.
+        self._unclean: set[int] = set()
 
     def fill(self, slot: int, reading: Reading) -> Iterator[None]:
         """Compute what a reading needs before its first step, into a free slot; yields between slices of the work."""
-        if self.slots.unclean[slot]:
+        if slot in self._unclean or any(run.slot == slot for _, runs in self._launched for run in runs):
             self.slots.clear(slot)
         # Unless it is filled to the end.
-        self.slots.unclean[slot] = True
+        self._unclean.add(slot)
         first = len(reading.prompt) + 1
         # Until this one begins, the steps of others write there what its first step will write anew.
         self.slots.position[slot] = first - 1
         rows = torch.from_numpy(given_rows(reading.prompt, self.architecture)[: first - 1])
-        yield from self._prefill.fill(slot, reading.text, rows.to(self.slots.codes.device))
+        yield from self._prefill.fill(slot, reading.text, to_device(rows, self.slots.codes.device))
 
     def start(self, slot: int, reading: Reading, attempt: int = 0) -> Run:
         """Let a filled slot speak from the beginning, once more if it has spoken."""
         slots, run = self.slots, Run(slot, reading)
         given = torch.from_numpy(given_rows(reading.prompt, self.architecture))
         slots.codes[slot] = slots.free_id
-        slots.codes[slot, : len(given)] = given.to(slots.codes.device)
+        slots.codes[slot, : len(given)] = to_device(given, slots.codes.device)
         slots.position[slot], slots.first[slot] = run.rows - 1, run.rows
         slots.limit[slot] = run.rows + reading.most_frames
         slots.since[slot] = -1
         for name, value in reading.controls(attempt):
             getattr(slots.controls, name)[slot] = value
-        slots.unclean[slot], slots.active[slot] = False, True
+        slots.active[slot] = True
+        self._unclean.discard(slot)
         self._runs[slot] = run
         return run
 
@@ -141,34 +145,17 @@ class Runtime:
             pages = max(pages_of(run.rows, PAGE) for run in runs)
             text_pages = max(pages_of(len(run.reading.text), TEXT_PAGE) for run in runs)
             self._step(pages, next(size for size in self.slots.text_sizes if size >= text_pages))
-            self._launched.append((_Copies(self.slots), runs))
+            self._launched.append((self._left_by_step(), runs))
             for run in runs:
                 run.rows = min(run.rows + 1, self.slots.positions)
         if len(self._launched) <= (self._depth if runs else 0):
             return None
-        copies, runs = self._launched.popleft()
-        return Outcome(*copies.arrays(), runs)
+        left, runs = self._launched.popleft()
+        # Rows are kept for as long as a segment lasts, and pinned memory goes back at once.
+        codes, since, broken = (tensor.numpy().copy() for tensor in left.wait())
+        self._unclean.update(np.flatnonzero(broken).tolist())
+        return Outcome(codes, since, broken, runs)
 
-
-class _Copies:
-    """What a step left in the slots' tensors, on its way to the processor."""
-
-    def __init__(self, slots: Slots) -> None:
-        rows = torch.arange(slots.count, device=slots.codes.device)
-        found = (slots.codes[rows, slots.position], slots.since, slots.broken)
-        is_cuda = slots.codes.device.type == "cuda"
-        self._host = [_to_host(tensor) if is_cuda else tensor for tensor in found]
-        self._event = torch.cuda.Event() if is_cuda else None
-        if self._event is not None:
-            self._event.record()
-
-    def arrays(self) -> tuple[Codes, NDArray[np.int64], NDArray[np.bool_]]:
-        if self._event is not None:
-            self._event.synchronize()
-        # Rows are kept for as long as a segment lasts, and pinned memory is slow to get: it goes back at once.
-        codes, since, broken = (tensor.numpy().copy() for tensor in self._host)
-        return codes, since, broken
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    def _left_by_step(self) -> Arriving:
+        rows = torch.arange(self.slots.count, device=self.slots.codes.device)
+        return Arriving([self.slots.codes[rows, self.slots.position], self.slots.since, self.slots.broken])

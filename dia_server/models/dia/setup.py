@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dia_server.models.protocol import Repository
+from dia_server.models.memory import Need
+from dia_server.models.protocol import DeviceName, Repository
 
 # Names as the hub takes them, and folders as shells write them.
 Source = Annotated[str, msgspec.Meta(pattern=r"^(~?/|\.{1,2}/|[A-Za-z]:).|^[\w.-]+/[\w.-]+$")]
 Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
 
+NAME = "dia"
+# Of its sound, in Hz.
+SAMPLE_RATE = 44_100
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 GPU_SLOTS, CPU_SLOTS = 32, 4
 
@@ -46,13 +50,13 @@ class DiaSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool, _said("compile the step; starts take longer, and the bytes are others; part of the fingerprint")
     ] = False
 
-    def dtype_on(self, device: Literal["cuda", "cpu"]) -> Literal["bfloat16", "float16", "float32"]:
+    def dtype_on(self, device: DeviceName) -> Literal["bfloat16", "float16", "float32"]:
         """What `dtype` comes to on a device."""
         if self.dtype != "auto":
             return self.dtype
         return "bfloat16" if device == "cuda" else "float32"
 
-    def slots_on(self, device: Literal["cuda", "cpu"]) -> int:
+    def slots_on(self, device: DeviceName) -> int:
         """What `slots` comes to on a device."""
         return self.slots or (GPU_SLOTS if device == "cuda" else CPU_SLOTS)
 
@@ -74,14 +78,27 @@ def repositories(setup: Any) -> tuple[Repository, ...]:
     return setup.model, setup.dac
 
 
-def gpu_bytes(setup: Any) -> int:
-    """Memory that a worker takes on a GPU.
+# What it takes to look into the files is needed only here.
+
+
+def check_files(setup: Any) -> None:
+    """Whether network and codec are here and whole.
+
+    Raises:
+        ModelUnavailable: they are not.
+    """
+    from dia_server.models.dia.files import whole
+
+    whole(setup)
+
+
+def memory_of(setup: Any, device: DeviceName) -> Need:
+    """What a worker takes on a device.
 
     Raises:
         ModelUnavailable: the files that would tell aren't here, or damaged.
     """
-    # What it takes to look into the files is needed only here.
+    from dia_server.models.dia.files import whole
     from dia_server.models.dia.memory import need_of
-    from dia_server.models.hub import locate
 
-    return need_of(setup, locate("dia", setup.model), locate("dia", setup.dac), "cuda").total
+    return need_of(setup, *whole(setup), device)

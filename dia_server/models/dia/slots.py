@@ -30,7 +30,8 @@ class Slots:
     Attributes:
         pages: of keys that a slot has; `text_pages` of its text.
         text_sizes: the numbers of pages of text that steps are made for, few, as each takes a graph.
-        keys: of self-attention, per layer (pages, 2 * slots, key heads, `PAGE`, head dim); `values` likewise.
+        caches: keys and values of self-attention, per layer (2, pages, 2 * slots, key heads, `PAGE`, head dim).
+        keys: the keys among them, per layer; `values` likewise.
         text_keys: of cross-attention, per layer (pages, slots, heads, `TEXT_PAGE`, head dim); `text_values` likewise.
         text_lengths: (slots,), bytes of each text.
         codes: (slots, positions + 1, channels); the pad id is what is still free, anything else is given.
@@ -40,7 +41,6 @@ class Slots:
         since: (slots,), rows since the end began; -1 before.
         active: (slots,), whether the step moves it on.
         broken: (slots,), the last step's logits were not finite.
-        unclean: (slots,), numbers that are not finite may be left in the caches.
     """
 
     def __init__(self, architecture: Architecture, count: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -51,14 +51,15 @@ class Slots:
         self.text_positions = encoder.max_position_embeddings
         self.pages, self.text_pages = pages_of(self.positions, PAGE), pages_of(self.text_positions, TEXT_PAGE)
         self.text_sizes = [*(1 << power for power in range((self.text_pages - 1).bit_length())), self.text_pages]
-        rows = (self.pages, 2 * count, decoder.num_key_value_heads, PAGE, decoder.head_dim)
+        rows = (2, self.pages, 2 * count, decoder.num_key_value_heads, PAGE, decoder.head_dim)
         text = (self.text_pages, count, decoder.cross_num_key_value_heads, TEXT_PAGE, decoder.cross_head_dim)
 
         def caches(shape: tuple[int, ...]) -> list[Tensor]:
             # Zeros, since what a mask hides is still multiplied by nought.
             return [torch.zeros(shape, device=device, dtype=dtype) for _ in range(decoder.num_hidden_layers)]
 
-        self.keys, self.values = caches(rows), caches(rows)
+        self.caches = caches(rows)
+        self.keys, self.values = ([cache[half] for cache in self.caches] for half in range(2))
         self.text_keys, self.text_values = caches(text), caches(text)
 
         def counters(value: int) -> Tensor:
@@ -71,7 +72,7 @@ class Slots:
         self.position, self.first, self.limit = counters(0), counters(0), counters(self.positions)
         self.since = counters(-1)
         self.active = torch.zeros(count, dtype=torch.bool, device=device)
-        self.broken, self.unclean = torch.zeros_like(self.active), torch.zeros_like(self.active)
+        self.broken = torch.zeros_like(self.active)
         self.controls = Controls.empty(count, device)
 
     @staticmethod
@@ -84,8 +85,7 @@ class Slots:
 
     def clear(self, slot: int) -> None:
         """Forget numbers that are not finite, which no mask hides: nought times infinity is not nought."""
-        for cache in (*self.keys, *self.values):
-            cache[:, [slot, self.count + slot]] = 0
+        for cache in self.caches:
+            cache[:, :, slot :: self.count] = 0
         for cache in (*self.text_keys, *self.text_values):
             cache[:, slot] = 0
-        self.unclean[slot] = False

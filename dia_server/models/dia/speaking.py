@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from dia_server.models.dia import guard, windows
@@ -23,6 +21,7 @@ class Speaking:
         attempt: its number.
         words: what is new in the text, without tags.
         is_held: nothing is sent before the end.
+        is_out: some of it was ready to be sent before the end was known, so that it can't be made anew.
         frames: of the whole segment; None while it goes on.
         sent: samples.
     """
@@ -31,6 +30,7 @@ class Speaking:
         self.task = task
         self.words = words
         self.is_held = is_held
+        self.is_out = False
         self.sent = 0
         self.attempt = 0
         self._architecture = architecture
@@ -39,6 +39,7 @@ class Speaking:
     def _begin(self, run: Run) -> None:
         self.run = run
         self.frames: int | None = None
+        self._taken = 0
         self._heard = 0
         self._kept: list[Audio] = []
         self._loudest = -np.inf
@@ -50,42 +51,50 @@ class Speaking:
         self._begin(run)
 
     def add(self, row: Codes, since: int) -> None:
-        """The next row, and how long ago the end began, -1 if it has not."""
+        """The next row, and how long ago the end began, -1 if it has not; what comes behind the end is nothing."""
+        if self.frames is not None:
+            return
         self._rows.append(row)
         if since == self._architecture.max_delay:
             # The end's own row is the first that is no frame.
             self.frames = len(self._rows) - since - 1
 
-    def ready(self) -> list[Window]:
-        """The windows that can be decoded now."""
-        if self.frames is not None:
-            return list(windows.ready(self._heard, self.frames, whole=True))
-        known = len(self._rows) - self._architecture.max_delay
-        return list(windows.ready(self._heard, known, whole=False))
+    def take_ready(self) -> list[Window]:
+        """The windows that can be decoded now and could not before."""
+        known = len(self._rows) - self._architecture.max_delay if self.frames is None else self.frames
+        found = list(windows.ready(self._taken, known, whole=self.frames is not None))
+        if found:
+            self._taken = found[-1].end
+            self.is_out |= self.frames is None and not self.is_held
+        return found
 
     def codes(self, first: int, last: int) -> Codes:
         """Frames [first, last), (frames, channels)."""
         return frames_of(np.array(self._rows[first : last + self._architecture.max_delay]), self._architecture)
 
-    def hear(self, window: Window, samples: Samples, codec: Codec) -> Audio:
-        """What is to be heard of a window's samples."""
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it was heard."""
+        return self._heard == self.frames
+
+    def hear(self, window: Window, samples: Samples, codec: Codec) -> None:
+        """Keep what is to be heard of a window's samples; windows come in their order."""
         hop = codec.hop_length
         heard = samples[(window.start - window.left) * hop : (window.end - window.left) * hop]
         self._loudest = max(self._loudest, guard.level(heard, codec.sample_rate))
         self._heard = window.end
-        return Audio(window.start * hop, heard.astype("<f4", copy=False).tobytes())
+        self._kept.append(Audio(window.start * hop, heard.astype("<f4", copy=False).tobytes()))
 
-    def sendable(self, heard: Sequence[Audio]) -> list[Audio]:
-        """What may be sent now that more was heard."""
-        self._kept += heard
-        if self.is_held and self.frames is None:
+    def sendable(self) -> list[Audio]:
+        """What was heard and may be sent; it is the caller's then."""
+        if self.is_held and not self.is_over:
             return []
         kept, self._kept = self._kept, []
         return kept
 
     def findings(self, codec: Codec) -> tuple[str, ...]:
-        """What is wrong with the segment; nothing is known before its end."""
-        if self.frames is None:
+        """What is wrong with the segment; nothing is known before it was heard to its end."""
+        if self.frames is None or not self.is_over:
             return ()
         seconds = self.frames * codec.hop_length / codec.sample_rate
         return guard.findings(

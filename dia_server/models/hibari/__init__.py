@@ -58,6 +58,7 @@ MANIFEST = Manifest(
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
     directable=frozenset({"pitch", "volume", "emotion", "style", "audio_prompt"}),
+    word_times=True,
 )
 
 __all__ = ["MANIFEST", "HibariOptions", "Prosody", "Timbre", "bases"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from dia_server.models.index_tts2.setup import IndexTtsSetup, obstacle
+from dia_server.models.index_tts2.setup import IndexTtsSetup, check
 from dia_server.models.protocol import Manifest, Recordings
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -58,7 +58,7 @@ MANIFEST = Manifest(
     sample_rate=22_050,
     licence="bilibili Model Use License",
     source="IndexTeam/IndexTTS-2 or IndexTTS-2.5, by index-tts/index-tts",
-    obstacle=obstacle,
+    check=check,
     languages=("en", "zh", "ja", "es"),
     directable=frozenset({"audio_prompt", "emotion", "emotion_reference"}),
     recordings=Recordings(are_needed=True),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dia_server.models.index_tts2 import MANIFEST, IndexTtsOptions, IndexTtsSetup
+from dia_server.models.index_tts2.setup import check
 from dia_server.models.program.engine import ProgramEngine
 from dia_server.models.program.process import Launch
 from dia_server.models.protocol import Engine
@@ -23,7 +24,12 @@ class _Identity(msgspec.Struct, frozen=True):
 
 
 def load(threads: int, setup: IndexTtsSetup) -> Engine:
-    """Start the adapter, and wait until it has loaded the model."""
+    """Start the adapter, and wait until it has loaded the model.
+
+    Raises:
+        ModelUnavailable: something of it is missing, or it doesn't come up.
+    """
+    check(setup)
     wanted = {
         "version": setup.version,
         "checkpoints": str(setup.weights),

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from dia_server.errors import ModelUnavailable
+
 VERSIONS = (2, 2.5)
 
 
@@ -64,8 +66,12 @@ class IndexTtsSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.folder / Path(self.checkpoints).expanduser()
 
 
-def obstacle(setup: Any) -> str:
-    """What of IndexTTS2 is not here, and what to do; empty if it seems whole."""
+def check(setup: Any) -> None:
+    """Whether IndexTTS2 is here and seems whole.
+
+    Raises:
+        ModelUnavailable: something of it is missing.
+    """
     module = setup.folder / "indextts" / f"infer_v{'2_5' if setup.version == 2.5 else 2}.py"  # noqa: PLR2004
     wanted = (
         ("checkout", setup.folder, module, "docs/programs.md says how to set it up"),
@@ -76,5 +82,6 @@ def obstacle(setup: Any) -> str:
         there = shutil.which(place) is not None if file is None else file.is_file()
         if not there:
             what = f"is no {place}" if file is None else f"is no {file}"
-            return f"there {what}, which `models: index-tts2: {name}` in config.yaml leads to; {advice}"
-    return ""
+            raise ModelUnavailable(
+                f"there {what}, which `models: index-tts2: {name}` in config.yaml leads to; {advice}"
+            )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from dia_server.models.hub import Commit, Source
+from dia_server.models.hub import Commit, Source, locate
 from dia_server.models.protocol import Manifest, Repository
 
 FILES = ("config.json", "*.safetensors", "audiovae.pth", "tokenizer*", "special_tokens_map.json")
@@ -67,6 +67,15 @@ def repositories(setup: Any) -> tuple[Repository, ...]:
     return (setup.repository,)
 
 
+def check(setup: Any) -> None:
+    """Whether the weights are here.
+
+    Raises:
+        ModelUnavailable: they are not.
+    """
+    locate("voxcpm", setup.repository)
+
+
 MANIFEST = Manifest(
     name="voxcpm",
     description="Speech in thirty languages, in the voice of a recording or its own; wants a GPU.",
@@ -80,6 +89,7 @@ MANIFEST = Manifest(
     packages=("voxcpm", "torch", "huggingface_hub"),
     extra="voxcpm",
     repositories=repositories,
+    check=check,
     directable=frozenset({"audio_prompt"}),
     # A recording is read in one step, as is the sound of a whole segment.
     beat_seconds=120.0,
