@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from contextlib import suppress
@@ -70,5 +71,9 @@ def _sweep(folder: Path) -> None:
     """Remove unfinished files that nobody will finish."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime < ABANDONED_SECONDS:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()

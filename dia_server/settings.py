@@ -95,12 +95,19 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "auto"
 
 
+def patient_lane(model: str) -> Lane:
+    """A lane for one large model, which is there on need: a minute to load and, on a small GPU, ten for a sentence."""
+    return Lane(models=(model,), idle_timeout=600.0, task_timeout=1800.0)
+
+
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
     # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
     "decode": Lane(models=("decoder",), idle_timeout=60.0),
     # The timeout is enough to write down half an hour at three times its pace.
     "tools": Lane(models=("whisper", "emotions"), threads=2, idle_timeout=300.0, task_timeout=600.0),
+    "index-tts2": patient_lane("index-tts2"),
+    "voxcpm": patient_lane("voxcpm"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound, SettingsError, VoiceNotFound
+from dia_server.errors import BadInput, ModelNotFound, ModelUnavailable, SettingsError, VoiceNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script, speakers, turns
@@ -243,10 +243,14 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
 
     Raises:
         ModelNotFound: it is not installed, and the settings refuse such names.
+        ModelUnavailable: it can't be loaded here.
     """
     if name in DEFAULT_MODEL_NAMES:
         return registry.manifest(default_model(settings)), None
     if name in registry.speaking():
+        # Before a worker tries: that would show as trouble of the server's, and anybody could make it.
+        if reason := registry.obstacle(name, settings.models):
+            raise ModelUnavailable(f"Model '{name}' can't be loaded: {reason}", retry_after=60)
         return registry.manifest(name), None
     if settings.unknown_models == "refuse":
         raise ModelNotFound(

@@ -44,10 +44,16 @@ class References:
         """What a voice imitates; None for a voice that imitates nobody. `field` names it, for errors.
 
         Raises:
-            BadInput: its prompt is not there, or the model can't imitate it.
+            BadInput: its prompt is not there, one is needed, or the model can't imitate it.
             OSError: the prompt can't be copied.
         """
         if voice.audio_prompt is None:
+            if manifest.recordings.are_needed:
+                raise BadInput(
+                    f"Voice '{voice_id}' imitates no recording, and model '{manifest.name}' has no voice of its own; "
+                    "upload an audio prompt, and name it in the voice",
+                    param=field,
+                )
             return None
         prompt = self._prompts.list().get(voice.audio_prompt)
         if prompt is None:
