@@ -136,14 +136,11 @@ def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices |
         return Finding(f"model {name}", settings.engine != name, state, f"if you want it: {manifest.installation}")
     if state.startswith("ready"):
         return Finding(f"model {name}", True, state)
-    if manifest.memory is not None:
-        # Whoever has not chosen it needs none of its weights.
-        is_chosen = name in (settings.engine, settings.emotion_model)
+    if manifest.check is not nothing_to_check:
+        # Whoever has not chosen it needs none of its files.
+        is_chosen = name in (settings.engine, settings.emotion_model, settings.index_tts.model)
         advice = "do as it says, or name another model" if is_chosen else "if you want it, do as it says"
         return Finding(f"model {name}", not is_chosen, state, advice)
-    if manifest.check is not nothing_to_check:
-        is_chosen = name in {settings.engine, *settings.models}
-        return Finding(f"model {name}", not is_chosen, state, "if you want it, do as it says")
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dia_server.models.emotions.setup import EmotionsSetup, repositories
+from dia_server.models.emotions.setup import EmotionsSetup, check, repositories
 from dia_server.models.protocol import Manifest
 
 
@@ -26,6 +26,7 @@ MANIFEST = Manifest(
     packages=("torch", "transformers", "safetensors", "huggingface_hub"),
     extra="emotions",
     repositories=repositories,
+    check=check,
     # 512 tokens through a large network on two busy cores.
     beat_seconds=60.0,
 )

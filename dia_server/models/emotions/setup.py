@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dia_server.models.hub import Commit, Source
+from dia_server.models.hub import Commit, Source, locate
 from dia_server.models.protocol import Repository
 
 Emotion = Literal["happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm"]
@@ -68,6 +68,15 @@ class EmotionsSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """What a label stands for, whatever its case."""
         meanings = LABELS | {name.lower(): emotion for name, emotion in self.labels.items()}
         return meanings.get(label.lower())
+
+
+def check(setup: Any) -> None:
+    """Whether the classifier is here.
+
+    Raises:
+        ModelUnavailable: it is not.
+    """
+    locate("emotions", setup.repository)
 
 
 def repositories(setup: Any) -> tuple[Repository, ...]:
