@@ -254,9 +254,11 @@ def test_the_lane_of_the_tools_runs_it() -> None:
     assert Settings().lane_of("emotions") == "tools"
 
 
-def test_a_lane_that_starts_on_need_begins_with_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_that_starts_on_need_begins_with_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Manifest, "missing_packages", lambda self: ["whisper"] if self.name == "whisper" else [])
-    settings = Settings()
+    settings = Settings(models={"emotions": {"source": str(tmp_path)}})
     assert Choice("hibari").arranged(settings.lanes["tools"], settings).models == ("emotions", "whisper")
 
 
