@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.errors import SettingsError
 from dia_server.files import PART_SUFFIX
 from dia_server.voices.prompts import FOLDER as PROMPTS
-from dia_server.voices.store import install_starters
+from dia_server.voices.store import install_examples, install_starters
 
 # Libraries and models that would write elsewhere, and the folder of the cache that each gets instead.
 CACHES = {
@@ -46,7 +47,7 @@ def use_caches(home: Path) -> None:
 
 
 def open_home(home: Path) -> Path:
-    """Make the home ready for use: starter voices on first use, and caches inside it.
+    """Make the home ready for use: starter voices and examples on first use, and caches inside it.
 
     Raises:
         SettingsError: the folder can't be written to.
@@ -58,6 +59,7 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
+        install_examples(home / "examples")
         for folder in UNFINISHED:
             _sweep(home / folder)
     except OSError as error:
@@ -69,5 +71,9 @@ def _sweep(folder: Path) -> None:
     """Remove unfinished files that nobody will finish."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime < ABANDONED_SECONDS:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()

@@ -21,7 +21,7 @@ from dia_server import __version__
 from dia_server.errors import DiaServerError, SettingsError
 from dia_server.models import memory, registry
 from dia_server.models.memory import GB, Need
-from dia_server.models.protocol import DeviceName, Manifest
+from dia_server.models.protocol import DeviceName, Manifest, nothing_to_check
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.serve import listen
@@ -141,6 +141,9 @@ def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices |
         is_chosen = name in (settings.engine, settings.emotion_model)
         advice = "do as it says, or name another model" if is_chosen else "if you want it, do as it says"
         return Finding(f"model {name}", not is_chosen, state, advice)
+    if manifest.check is not nothing_to_check:
+        is_chosen = name in {settings.engine, *settings.models}
+        return Finding(f"model {name}", not is_chosen, state, "if you want it, do as it says")
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 
 

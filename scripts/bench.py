@@ -33,6 +33,7 @@ NAMES = (
     "slow_readers",
     "overload",
     "jobs",
+    "tasks",
     "footprint",
     "words",
     "marks",

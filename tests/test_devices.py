@@ -117,8 +117,8 @@ def test_pressure_is_the_part_of_the_memory_that_is_taken(gpus_of_this_process: 
     [
         (20 * GB, {}, "dia", "^$"),
         (0, {}, "dia", "^$"),
-        (1 * GB, {}, "hibari", "not 'dia': it needs 2.0 GB free on each GPU, and gpu_1 has 1.1 GB"),
-        (4 * GB, {"workers_per_gpu": 3}, "hibari", r"it needs 6\.1 GB free on each GPU, and gpu_1 has 4\.3 GB"),
+        (1 * GB, {}, "hibari", "not 'dia': it needs 4.0 GB free on each GPU, and gpu_1 has 1.1 GB"),
+        (4 * GB, {"workers_per_gpu": 3}, "hibari", r"it needs 12\.1 GB free on each GPU, and gpu_1 has 4\.3 GB"),
         (20 * GB, {"gpu_mode": "cpu"}, "hibari", "not 'dia': it wants a GPU, and none is used"),
         (20 * GB, {"lanes": {"a": Lane(models=("dia",), device="cpu")}}, "hibari", "its lane 'a' uses no GPU"),
         (20 * GB, {"lanes": {"a": Lane(models=("hibari",))}}, "hibari", "no lane runs it"),

@@ -14,9 +14,18 @@ from sqlalchemy import select
 from dia_server.background import uninterrupted
 from dia_server.database.database import Database
 from dia_server.database.tables import jobs
-from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
+from dia_server.errors import (
+    BadInput,
+    GenerationFailed,
+    JobNotFound,
+    ModelUnavailable,
+    NoWorker,
+    ReplayMismatch,
+    StorageFull,
+)
 from dia_server.jobs.job import Job, NewJob
 from dia_server.jobs.leases import Leases
+from dia_server.jobs.results import Results
 from dia_server.jobs.runner import Runner
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
@@ -181,3 +190,30 @@ async def test_what_a_cancelled_job_was_writing_is_not_left_behind(database: Dat
         handler.may_write.set()
     assert handler.has_written.is_set()
     assert list((tmp_path / "tasks").iterdir()) == []
+
+
+async def test_a_result_has_its_name_before_anybody_sees_that_it_is_there(database: Database, tmp_path: Path) -> None:
+    job = await submit(database)
+    async with runner_of(database, tmp_path, Scripted("sound")).running():
+        assert (await until(database, status="completed")).file == f"{job.id}.wav"
+        assert (tmp_path / f"{job.id}.wav").read_text() == "sound"
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, is_done: bool) -> None:
+    job, store = await submit(database), JobStore(database, SETTINGS)
+    results = Results(store, SETTINGS, tmp_path)
+    results.folder.mkdir()
+    handler = Scripted("sound") if is_done else Writing()
+    async with runner_of(database, results.folder, handler).running():
+        await until(database, status="completed" if is_done else "processing")
+        await results.delete("k", job.id)
+        if isinstance(handler, Writing):
+            handler.may_write.set()
+            async with asyncio.timeout(20):
+                while not handler.has_written.is_set():
+                    await asyncio.sleep(0.02)
+    assert await database.read(select(jobs)) == []
+    assert list(results.folder.iterdir()) == []
+    with pytest.raises(JobNotFound):
+        await results.delete("k", job.id)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dia_server.audio.wav import read_info
 from dia_server.errors import VoiceNotFound
 from dia_server.voices import store as store_module
-from dia_server.voices.store import MAX_FILE_BYTES, VoiceStore, install_starters
+from dia_server.voices.store import MAX_FILE_BYTES, VoiceStore, install_examples, install_starters
 from dia_server.voices.text import Voice
 
 
@@ -186,12 +188,20 @@ def _umask() -> int:
     return mask
 
 
-def test_a_folder_that_is_there_stays_as_it_is(folder: Path) -> None:
-    install_starters(folder)
+def test_examples_come_into_a_new_home(tmp_path: Path) -> None:
+    install_examples(tmp_path / "examples")
+    for path in (tmp_path / "examples").glob("*.wav"):
+        assert 3 <= read_info(path).seconds <= 8
+        assert path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("install", [install_starters, install_examples])
+def test_a_folder_that_is_there_stays_as_it_is(folder: Path, install: Callable[[Path], None]) -> None:
+    install(folder)
     assert list(folder.iterdir()) == []
     folder.rmdir()
     folder.symlink_to(folder / "nowhere")
-    install_starters(folder)
+    install(folder)
     assert folder.is_symlink()
 
 

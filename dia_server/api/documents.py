@@ -79,6 +79,11 @@ JOB_LINKS = {
     "result": "~1jobs~1{job_id}~1result/get",
     "cancel": "~1jobs~1{job_id}/delete",
 }
+TASK_LINKS = {
+    "task": "~1tts~1{task_id}/get",
+    "audio": "~1tts~1{task_id}~1audio/get",
+    "delete": "~1tts~1{task_id}/delete",
+}
 LOG_LINKS = {
     "clip": "~1logs~1{log_id}/get",
     "audio": "~1logs~1{log_id}~1download/get",

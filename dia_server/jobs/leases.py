@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -81,16 +81,21 @@ class Leases:
 
         await self._database.write(work)
 
-    async def complete(self, lease: Lease, file: str | None, result: object) -> bool:
-        """The job is done; False if it isn't this runner's any more, so that nothing was written."""
+    async def complete(
+        self, lease: Lease, file: str | None, result: object, publish: Callable[[], object] = lambda: None
+    ) -> bool:
+        """The job is done; False if it isn't this runner's any more, so that nothing was written.
+
+        `publish` gives the file its name before anybody sees that the job is done; it may be called again.
+        """
         details = msgspec.json.encode(result).decode()
-        return await self._finish(lease, status="completed", file=file, result=details, progress=1.0)
+        return await self._finish(lease, publish, status="completed", file=file, result=details, progress=1.0)
 
     async def fail(self, lease: Lease, error: str) -> bool:
         """The job can't be done; False likewise."""
-        return await self._finish(lease, status="failed", error=_holdable(error))
+        return await self._finish(lease, lambda: None, status="failed", error=_holdable(error))
 
-    async def _finish(self, lease: Lease, *, status: Status, **values: Any) -> bool:
+    async def _finish(self, lease: Lease, publish: Callable[[], object], *, status: Status, **values: Any) -> bool:
         # Written again where the first answer was lost with the connection.
         is_ours = and_(
             jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status.in_(("processing", status))
@@ -100,7 +105,14 @@ class Leases:
             .where(is_ours)
             .values(status=status, completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
         )
-        return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
+
+        def work(connection: Connection) -> bool:
+            is_done = bool(connection.execute(done).rowcount)
+            if is_done:
+                publish()
+            return is_done
+
+        return await self._database.write(work)
 
     async def give_back(self, lease: Lease, reason: str, *, blame: bool) -> None:
         """Let the job be run again after a while; the attempt counts if the job is to blame for its end."""

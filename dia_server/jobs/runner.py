@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
+from dia_server.files import sync_folder
 from dia_server.jobs.job import Lease
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
@@ -42,8 +43,8 @@ class Handler(Protocol):
     ) -> tuple[str | None, dict[str, Any]]:
         """Do a job; returns the name of the file that came of it, if one did, and what is to be known of it.
 
-        The file's name begins with `stem`, a path that no other attempt has. `report` takes the share that is done,
-        from 0 to 1.
+        The file's name begins with `stem`, a path that no other attempt has; once the job is done, it begins with the
+        job's id alone. `report` takes the share that is done, from 0 to 1.
 
         Raises:
             Unavailable, StorageFull, OSError: it can be done later.
@@ -183,12 +184,24 @@ class Runner:
             reason = f"Internal error ({type(error).__name__}); the log of the server or worker that ran it says more"
             await self._until_written(lambda: self._leases.fail(lease, reason))
         else:
-            if await self._until_written(lambda: self._leases.complete(lease, file, result)):
-                log.info("job done", job=lease.id, kind=lease.kind, file=file, **result)
-            else:
-                log.warning("late result discarded", job=lease.id)
-                if file is not None:
-                    (self._folder / file).unlink(missing_ok=True)
+            await self._complete(lease, stem, file, result)
+
+    async def _complete(self, lease: Lease, stem: Path, file: str | None, result: dict[str, Any]) -> None:
+        name = file and f"{lease.id}{file.removeprefix(stem.name)}"
+
+        def publish() -> None:
+            # Where the database didn't tell that it was done, it is done again.
+            if file is not None and (self._folder / file).exists():
+                (self._folder / file).replace(self._folder / str(name))
+
+        if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
+            log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
+            if file is not None:
+                await asyncio.to_thread(sync_folder, self._folder)
+        else:
+            log.warning("late result discarded", job=lease.id)
+            if file is not None:
+                (self._folder / file).unlink(missing_ok=True)
 
     async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
         """It can be done later, or may be, or never."""

@@ -49,11 +49,13 @@ class Recordings(msgspec.Struct, frozen=True, kw_only=True):
         most_seconds: of each one.
         most_seconds_together: of all that one task has.
         needs_transcript: it has to know what is said in them.
+        are_needed: it has no voice of its own.
     """
 
     most_seconds: float = math.inf
     most_seconds_together: float = math.inf
     needs_transcript: bool = False
+    are_needed: bool = False
 
 
 def no_downloads(settings: Settings) -> tuple[Download, ...]:
@@ -93,6 +95,13 @@ def no_repositories(setup: Any) -> tuple[Repository, ...]:
 def nothing_to_check(setup: Any) -> None:
     """Of a model that is read from no folders."""
     del setup
+
+
+class EngineLost(BaseException):
+    """Raised by a step when what the engine computes with is gone: its worker ends, and its tasks run again elsewhere.
+
+    Not to be caught by what takes a failed task for an event.
+    """
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +201,11 @@ class Engine(Protocol):
         """Take a task; only called while a slot is free."""
 
     def step(self) -> Iterable[tuple[int, Event]]:
-        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot."""
+        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot.
+
+        Raises:
+            EngineLost: it can't go on, with this task or any other.
+        """
 
     def cancel(self, task_id: int) -> None:
         """Forget a task and free its slot; unknown ids are ignored."""

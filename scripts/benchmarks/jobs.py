@@ -55,6 +55,7 @@ INNER = (0.1, 0.9)
 LOOK_SECONDS = 0.05
 SETTINGS = {"engine": "noise", "auto_discover_prompts": False, "auto_transcribe": False, **lanes("noise", processes=1)}
 PATIENCE_SECONDS = 300.0
+CALL = {"text": TEN_WORDS, "voice_id": "skylark", "seed": 7}
 
 
 def run(note: Note) -> str:
@@ -130,11 +131,13 @@ def working(home: Path) -> Iterator[None]:
         stop(process)
 
 
-def rates(url: str, workers: int) -> tuple[float, float]:
+def rates(
+    url: str, workers: int, path: str = "/generate?async_mode=true", call: Mapping[str, Any] = CALL
+) -> tuple[float, float]:
     """Jobs a second accepted while nobody runs any, and then completed."""
     settings = {**SETTINGS, "database_url": url, "run_jobs_in_server": False}
     with home_with(settings) as home, serving(home) as server, ExitStack() as stack:
-        accepted = submit(server, JOBS)
+        accepted = submit(server, JOBS, path, call)
         for _ in range(workers):
             stack.enter_context(working(home))
         moments: list[tuple[float, int]] = []
@@ -176,14 +179,16 @@ def check_time(started: float | None) -> None:
         raise TimeoutError("the jobs don't get done")
 
 
-def submit(server: Server, count: int) -> float:
+def submit(
+    server: Server, count: int, path: str = "/generate?async_mode=true", call: Mapping[str, Any] = CALL
+) -> float:
     """Send so many jobs by several clients; jobs a second."""
-    body = json.dumps({"text": TEN_WORDS, "voice_id": "skylark", "seed": 7}).encode()
+    body = json.dumps(call).encode()
 
     def send(number: int) -> None:
         connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
         for _ in range(number):
-            connection.request("POST", "/generate?async_mode=true", body, {"Content-Type": "application/json"})
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 raise RuntimeError(f"{answer.status}: {answer.read().decode()}")

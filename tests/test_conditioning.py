@@ -1,0 +1,83 @@
+"""The recordings of jobs: decoded once for each content, wherever a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dia_server.audio.wav import read_info
+from dia_server.blobs import Blobs
+from dia_server.errors import BadInput
+from dia_server.pool.pool import Pool, running_pool
+from dia_server.services.conditioning import RAW, Conditioning
+from dia_server.services.plan import Plan
+from dia_server.settings import HELPERS, Settings
+from dia_server.tasks import Delivery, Reference, Speak
+from recordings import RATE, encoded, voice_like
+
+SETTINGS = Settings(lanes={"decode": HELPERS["decode"]})
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    """As a `dia-server worker` has it."""
+    async with running_pool(SETTINGS, has_listeners=False) as running:
+        yield running
+
+
+def kept(blobs: Blobs, data: bytes) -> Reference:
+    sha256 = blobs.put(data, RAW)
+    return Reference(path=str(blobs.path(sha256, RAW)), sha256=sha256, transcript="What is said.")
+
+
+def remove(reference: Reference) -> None:
+    Path(reference.path).unlink()
+
+
+def plan_with(speaker: Reference, manner: Reference) -> Plan:
+    delivery = Delivery(emotion_reference=manner)
+    task = Speak(model="hibari", text="Hello.", seed=1, references={"S1": speaker}, delivery=delivery)
+    return Plan(
+        text="Hello.", model="hibari", voice="", audio_prompt=None, seed=1, items=(task, task), sample_rate=24_000,
+        tempo=1.0, format="wav", understood=(), unused=(), warning=None,
+    )  # fmt: skip
+
+
+async def test_recordings_become_wavs_once_for_each_content(pool: Pool, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    speaker = kept(blobs, encoded("mp3", "libmp3lame", voice_like(3.0), rate=RATE))
+    manner = kept(blobs, encoded("flac", "flac", voice_like(2.0), rate=RATE))
+    conditioning = Conditioning(SETTINGS, pool, blobs)
+    made = await conditioning.applied(plan_with(speaker, manner))
+    for reference in made.references:
+        assert Path(reference.path) == blobs.path(reference.sha256, ".wav")
+        info = read_info(Path(reference.path))
+        assert (info.sample_rate, info.channels) == (44_100, 1)
+        assert reference.transcript == "What is said."
+    assert len({reference.path for reference in made.references}) == 2
+    # Nobody looks into the raw ones again.
+    for raw in (speaker, manner):
+        remove(raw)
+    assert await conditioning.applied(plan_with(speaker, manner)) == made
+    assert await conditioning.applied(made) == made
+
+
+async def test_a_wav_that_was_swept_is_made_again(pool: Pool, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    raw = kept(blobs, encoded("flac", "flac", voice_like(2.0), rate=RATE))
+    conditioning = Conditioning(SETTINGS, pool, blobs)
+    made = await conditioning.applied(plan_with(raw, raw))
+    remove(made.references[0])
+    assert await conditioning.applied(plan_with(raw, raw)) == made
+    remove(made.references[0])
+
+
+async def test_what_is_no_recording_is_refused_each_time(pool: Pool, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    raw = kept(blobs, b"no recording")
+    conditioning = Conditioning(SETTINGS, pool, blobs)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="Failed to process audio file"):
+            await conditioning.applied(plan_with(raw, raw))
