@@ -149,17 +149,30 @@ def test_neither_level_nor_rate_of_a_recording_matters() -> None:
     assert loud == pytest.approx(soft, rel=0.03)
 
 
-def test_somebody_elses_pitch_says_nothing() -> None:
-    own = traits_of(said(), RATE)
-    heights = [manner_of(own._replace(pitch=own.pitch + away), own).prosody.f0 for away in (-12, -4, 0, 4, 7, 12)]
-    assert heights == pytest.approx([1, 2 ** (-4 / 12), 1, 2 ** (4 / 12), 2 ** (3 / 12), 1])
+def test_of_somebody_elses_pitch_half_its_distance_from_the_usual_one_counts() -> None:
+    own = traits_of(said(), RATE)._replace(pitch=82.0)
+    for is_recorded in (True, False):
+        pitches = [
+            12 * np.log2(manner_of(own._replace(pitch=pitch), own, is_recorded=is_recorded).prosody.f0)
+            for pitch in (90.3, 92.3, 95.3)
+        ]
+        assert pitches == pytest.approx([-1.0, 0.0, 1.5])
+
+
+def test_of_the_speakers_own_pitch_all_counts() -> None:
+    own = traits_of(said(), RATE)._replace(pitch=89.0)
+    pitches = [
+        12 * np.log2(manner_of(own._replace(pitch=pitch), own, is_recorded=True).prosody.f0)
+        for pitch in (85.0, 89.0, 93.5)
+    ]
+    assert pitches == pytest.approx([-4.0, 0.0, 4.5])
 
 
 def test_no_recording_makes_speech_that_is_none() -> None:
     own = traits_of(said(), RATE)
     for wanted in (Traits(40, 0, 0.1, 0, -40, 4, 0), Traits(110, 12, 20, 9, 20, 40, 30)):
         for one, other in ((wanted, own), (own, wanted)):
-            manner = manner_of(one, other)
+            manner = manner_of(one, other, is_recorded=True)
             assert 0.7 < manner.prosody.f0 < 1.4
             assert 0.4 <= manner.prosody.f0_range <= 2
             assert 0.8 <= manner.prosody.duration <= 1.5
@@ -212,11 +225,11 @@ def test_a_whispering_voice_can_take_over_a_manner(engine: Engine, tmp_path: Pat
     assert len(run(engine, sad, options=whisper)) > 1.1 * len(run(engine, Delivery(), options=whisper))
 
 
-def test_a_voices_own_pitch_is_what_a_recording_is_compared_with(engine: Engine, tmp_path: Path) -> None:
+def test_a_deep_voice_stays_deep_in_a_womans_manner(engine: Engine, tmp_path: Path) -> None:
     low = {"prosody": {"f0": 0.6}, "timbre": {"warp": 0.85}}
     plain, moved = (
         measure(Sound(run(engine, delivery, options=low), RATE))
         for delivery in (Delivery(), Delivery(emotion_reference=kept(tmp_path, said("sad"))))
     )
-    assert moved.pitch == pytest.approx(plain.pitch, abs=2.5)
+    assert moved.pitch < plain.pitch + 0.2
     assert moved.speech > 1.1 * plain.speech

@@ -26,7 +26,8 @@ LENGTHS = range(55, 95)
 SENTENCES = tuple(
     sentence for passage in PASSAGES for sentence in re.split(r"(?<=[.?!]) ", passage) if len(sentence) in LENGTHS
 )
-# The controls were set while looking at sentences of the first forty; the others were not spoken before that stood.
+# The controls were set while looking at sentences of the first forty. The others were spoken once before that stood:
+# afterwards the tilts of fear and sadness were set darker.
 TRAINING, HELD_OUT = SENTENCES[:40:2], SENTENCES[40:60]
 STRENGTHS = (0.2, 0.4, 0.6, 0.8)
 RATE = 24_000

@@ -34,7 +34,7 @@ def run(note: Note) -> str:
     rows, right, count = [], 0, 0
     for emotion in EMOTIONS:
         note(emotion)
-        taken = manner_of(traits_of(voice.say(" ".join(SAID), emotion), RATE), own)
+        taken = manner_of(traits_of(voice.say(" ".join(SAID), emotion), RATE), own, is_recorded=False)
         by_weight = changes(plain, [measure(sound) for sound in voice.sounds(SENTENCES, emotion)]).mean(axis=0)
         by_recording = changes(plain, spoken(voice, taken)).mean(axis=0)
         rows.append(

@@ -193,8 +193,9 @@ def _taken(manners: Manners, speaker: Speaker, task: Speak, own: Manner, *, is_i
         return None
     wanted = manners.of_recording(reference, "The emotion's recording")
     if is_imitated:
-        return manner_of(wanted, manners.of_recording(task.references[task.speaker], "The voice's recording"))
-    return manner_of(wanted, manners.of_voice(speaker.name, own, partial(plain_speech, speaker)))
+        recorded = manners.of_recording(task.references[task.speaker], "The voice's recording")
+        return manner_of(wanted, recorded, is_recorded=True)
+    return manner_of(wanted, manners.of_voice(speaker.name, own, partial(plain_speech, speaker)), is_recorded=False)
 
 
 def plain_speech(speaker: Speaker, manner: Manner) -> Samples:

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from dia_server.audio.samples import Samples
 from dia_server.models.hibari.controls import Manner, Prosody, Timbre
 from dia_server.models.matching.cache import AllTraits
@@ -19,10 +17,12 @@ from dia_server.tasks import Reference
 # Of the way in which traits are measured and written.
 VERSION = 1
 
-# Men and women are ten semitones apart (H. Traunmueller and A. Eriksson, "The frequency range of the voice fundamental
-# in the speech of male and female adults", 1995). So much higher or lower may be the manner; from twice as much it is
-# somebody else, whose pitch says nothing, and in between it counts less and less.
+# So much higher or lower than in a recording of the speaker is the manner; more is somebody else's voice.
 OWN_SEMITONES = 5.0
+# Men's and women's mean F0 in semitones above 1 Hz, from 119 and 207 Hz (H. Traunmueller and A. Eriksson, "The
+# frequency range of the voice fundamental in the speech of male and female adults", 1995). Of somebody's distance from
+# the nearer one, half is taken for the manner, as people differ by about as much as emotions do.
+USUAL_PITCHES, MANNERS_SHARE = (82.7, 92.3), 0.5
 # Syllables run together in quick speech, and a part of each pause is the fading of what comes before: what is measured
 # moves by so much less than what was set.
 RATE_EXPONENT, PAUSE_EXPONENT = 1.5, 1.7
@@ -49,10 +49,14 @@ PROSE = (
 )
 
 
-def manner_of(wanted: Traits, own: Traits) -> Manner:
-    """What makes speech of one's own traits have the wanted ones, within bounds in which it stays speech."""
+def manner_of(wanted: Traits, own: Traits, *, is_recorded: bool) -> Manner:
+    """What makes speech of one's own traits have the wanted ones, within bounds in which it stays speech.
+
+    `is_recorded` tells that one's own are of a recording; the wanted ones may be the same person's then.
+    """
     away = wanted.pitch - own.pitch
-    semitones = float(np.sign(away)) * max(0.0, min(abs(away), 2 * OWN_SEMITONES - abs(away)))
+    is_same = is_recorded and abs(away) <= OWN_SEMITONES
+    semitones = away if is_same else MANNERS_SHARE * min((wanted.pitch - usual for usual in USUAL_PITCHES), key=abs)
     duration = _bounded((own.rate / wanted.rate) ** RATE_EXPONENT, DURATIONS)
     has_pauses = wanted.pause > 0 and own.pause > 0
     tilt = _bounded(wanted.tilt - own.tilt, (-MOST_TILT, MOST_TILT))
@@ -61,7 +65,7 @@ def manner_of(wanted: Traits, own: Traits) -> Manner:
     shaken = wanted.jitter - own.jitter * widened - SPARED_JITTER
     return Manner(
         prosody=Prosody(
-            f0=2 ** (semitones / 12),
+            f0=2 ** (_bounded(semitones, (-OWN_SEMITONES, OWN_SEMITONES)) / 12),
             f0_range=_bounded(widened, RANGES),
             jitter=_bounded(JITTER_FACTOR * shaken, (0.0, MOST_JITTER)),
             duration=duration,
