@@ -124,6 +124,17 @@ async def test_a_halt_gives_jobs_back_before_the_end(database: Database, tmp_pat
         await until(database, status="pending", attempts=0)
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_halt_counts_that_comes_with_a_new_job(database: Database, tmp_path: Path, turns: int) -> None:
+    runner = runner_of(database, tmp_path, Scripted())
+    async with asyncio.timeout(10), runner.running():
+        await asyncio.sleep(0.1)
+        runner.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        runner.halt()
+
+
 async def test_a_job_that_cannot_be_done_keeps_no_other_waiting(database: Database, tmp_path: Path) -> None:
     first, second = await submit(database), await submit(database)
     handler = Scripted(NoWorker("none"), "sound", NoWorker("none"))

@@ -127,8 +127,10 @@ class Runner:
                 log.exception("jobs can't be claimed")
                 claimed = 0
             if not claimed:
+                # In Python 3.11 `wait_for` loses a cancellation that comes with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._woken.wait()
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
