@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from dia_server.background import wait_for_event
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
 from dia_server.files import sync_folder
 from dia_server.jobs.job import Lease
@@ -127,10 +128,7 @@ class Runner:
                 log.exception("jobs can't be claimed")
                 claimed = 0
             if not claimed:
-                # In Python 3.11 `wait_for` loses a cancellation that comes with the event.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._woken.wait()
+                await wait_for_event(self._woken, LOOK_SECONDS)
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""

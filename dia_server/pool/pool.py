@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Literal
 
 import structlog
 
 from dia_server import metrics
+from dia_server.background import wait_for_event
 from dia_server.errors import Draining, NoWorker, QueueFull
 from dia_server.pool.choice import choose
 from dia_server.pool.clip import Clip
@@ -138,8 +139,7 @@ class Pool:
         self.draining = True
         for call in self._at_drain:
             call()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace)
+        await wait_for_event(self._idle, grace)
         for clip in tuple(self._clips):
             clip.fail(Draining("The server has shut down before this was done; try again in a moment"))
 
