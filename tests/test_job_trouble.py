@@ -22,7 +22,7 @@ from postgres import Postgres
 
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "database_timeout": 1.0}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
-HOME_BYTES = 8 << 20
+HOME_BYTES = 10_000_000
 
 
 def submit(server: Server, **fields: Any) -> str:
