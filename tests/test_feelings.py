@@ -63,6 +63,7 @@ def test_directions_words_mean_the_same_in_texts(emotion: str) -> None:
         ("\U0001f642", CALM),
         ("He was happy.", (0.7, 0, 0, 0, 0, 0, 0, 0)),
         ("He was very happy.", (0.98, 0, 0, 0, 0, 0, 0, 0)),
+        ("He was \u0131ncredibly happy.", (0.7, 0, 0, 0, 0, 0, 0, 0)),
         ("He was a bit happy.", (0.35, 0, 0, 0, 0, 0, 0, 0)),
         ("He was happy!", (0.84, 0, 0, 0, 0, 0, 0, 0)),
         ("He was HAPPY.", (0.98, 0, 0, 0, 0, 0, 0, 0)),

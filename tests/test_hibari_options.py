@@ -240,6 +240,13 @@ def test_normalize_puts_anything_into_words(text: str) -> None:
     assert plain(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["the VIP lounge", "size XXL", "World War II's end", "the XIXth century", "the VX agent", "a VI"]
+)
+def test_letters_that_only_look_like_roman_numbers_stay(text: str) -> None:
+    assert plain(text) == text.replace("a VI", "a 6")
+
+
 def test_normalize_changes_what_is_said_and_not_the_words_that_are_marked(engine: Engine) -> None:
     text = "Write to me@example.com, please."
     said, left = run(engine, text, normalize=True), run(engine, text)

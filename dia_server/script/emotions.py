@@ -102,7 +102,8 @@ def _cues(clause: str, language: Language, *, can_shout: bool) -> Iterator[tuple
             before = clause[max(0, cue.start() - _REACH) : cue.start()]
             degree = language.degree.search(before)
             strength = HINT if cue["hint"] else 1.0
-            strength *= _STRENGTHS[" ".join(degree[1].lower().split())] if degree else 1.0
+            # Letters such as a dotless i are of another case and yet the same to the pattern.
+            strength *= _STRENGTHS.get(" ".join(degree[1].lower().split()), 1.0) if degree else 1.0
             if can_shout and cue[0].isupper() and len(cue[0]) > _ABBREVIATION:
                 strength *= IN_CAPITALS
             negation = language.negation.search(before)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import groupby
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -24,6 +26,8 @@ SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
 LONGEST_NAME = 100  # an id has 64 characters at most; the rest would only be echoed
 AUTO_MODEL = "hibari"
+# For so long it is taken that a model can still, or still not, be loaded.
+OBSTACLE_SECONDS = 5.0
 DEFAULT_MODEL_NAMES = frozenset(
     {
         "dia",
@@ -249,7 +253,7 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
         return registry.manifest(default_model(settings)), None
     if name in registry.speaking():
         # Before a worker tries: that would show as trouble of the server's, and anybody could make it.
-        if reason := registry.obstacle(name, settings.models):
+        if reason := _obstacle(name, msgspec.json.encode(settings.models), int(monotonic() / OBSTACLE_SECONDS)):
             raise ModelUnavailable(f"Model '{name}' can't be loaded: {reason}", retry_after=60)
         return registry.manifest(name), None
     if settings.unknown_models == "refuse":
@@ -259,6 +263,13 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
         )
     manifest = registry.manifest(default_model(settings))
     return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
+
+
+@lru_cache(maxsize=64)
+def _obstacle(name: str, models: bytes, moment: int) -> str:
+    """What `registry.obstacle` has said at a moment; it looks at files, and every request asks."""
+    del moment
+    return registry.obstacle(name, msgspec.json.decode(models))
 
 
 def _unused(

@@ -87,7 +87,7 @@ class Manners:
     """Manners of recordings, measured when they are first needed."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """`fingerprint` names all that the model's own speech depends on."""
+        """`fingerprint` names all that the model's own speech, and what is measured, depends on."""
         self._traits = AllTraits(folder)
         self._fingerprint = fingerprint
 
@@ -97,7 +97,7 @@ class Manners:
         Raises:
             BadRecording: it can't be read, or there is hardly a voice in it.
         """
-        return self._traits.get(f"{reference.sha256[:32]}-{VERSION}", lambda: _measured(reference, name))
+        return self._get((reference.sha256,), lambda: _measured(reference, name))
 
     def of_voice(self, base: str, own: Manner, speak: Callable[[Manner], Samples]) -> Traits:
         """How a voice speaks when nothing is wanted of it.
@@ -114,8 +114,11 @@ class Manners:
             except ValueError:  # a whisper has no melody to compare with, nor has what is too low to be followed
                 return traits_of(speak(Manner()), RATE)
 
-        parts = (VERSION, self._fingerprint, base, own)
-        return self._traits.get(hashlib.sha256(repr(parts).encode()).hexdigest()[:32], heard)
+        return self._get((base, own), heard)
+
+    def _get(self, parts: tuple[object, ...], measure: Callable[[], Traits]) -> Traits:
+        name = repr((VERSION, self._fingerprint, *parts))
+        return self._traits.get(hashlib.sha256(name.encode()).hexdigest()[:32], measure)
 
 
 def _measured(reference: Reference, name: str) -> Traits:

@@ -131,7 +131,7 @@ RULES: tuple[tuple[re.Pattern[str], str | Callable[[Found], str]], ...] = tuple(
         (r"\b(\d+)x(?=\d)", r"\1 by "),
         (r"(?<![\w.,:/-])0\d+\b(?![.,:/-]\d)", _digits),
         (rf"(?:{_any(_SIGNS)})", lambda found: _SIGNS[found[0]]),
-        (r"(?<=[a-z,] )((?=[XVI]{2})X{0,3}(?:IX|IV|V?I{0,3}))\b(?!['\u2019.]\w)", _roman),
+        (r"(?<=[a-z,] )((?=[XVI]{2})X{0,3}(?:IX|IV|V?I{0,3}))(?<=[XVI])\b(?!['\u2019.]\w)", _roman),
         ("[\u2600-\u27bf\U0001f300-\U0001faff]\ufe0f?", _emoji),
     )
 )
