@@ -20,9 +20,12 @@ from dia_server.settings import Settings
 TITLE = "Tasks"
 MEASURED = (
     "IndexTTS2's tasks as the jobs above, each with a recording that becomes a blob and is not listened to: sent by 16 "
-    "clients, then run by 1, 2 and 4 `dia-server worker`s; and claims of one task with 10,000 waiting."
+    "clients, then run by 1, 2 and 4 `dia-server worker`s; some that hibari speaks in the recording's voice; and "
+    "claims of one task with 10,000 waiting."
 )
-CALL = {"params": {"text": TEN_WORDS, "spk_audio_prompt": "examples/voice_01.wav", "model": "noise", "seed": 7}}
+CALL = {"params": {"text": TEN_WORDS, "spk_audio_prompt": "examples/voice_01.wav", "seed": 7}}
+NOISE = {"params": CALL["params"] | {"model": "noise"}}
+SPOKEN = 200
 CLAIMS = 200
 
 
@@ -33,15 +36,18 @@ def run(note: Note) -> str:
         for workers in (1, 2, 4):
             note(f"{database}, {workers} workers")
             with fresh(database) as url:
-                accepted, completed = rates(url, workers, "/tts", CALL)
-            rows.append([database, workers, f"{accepted:.0f}", f"{completed:.0f}"])
+                accepted, completed = rates(url, workers, "/tts", NOISE)
+            rows.append([database, "noise", workers, f"{accepted:.0f}", f"{completed:.0f}"])
+            if database == "SQLite":
+                accepted, completed = rates("", workers, "/tts", CALL, SPOKEN)
+                rows.append([database, "hibari", workers, f"{accepted:.0f}", f"{completed:.1f}"])
         note(f"{database}, {WAITING} waiting")
         with fresh(database) as url:
             seconds = asyncio.run(claim_times(url))
         claims.append([database, *(ms(percentile(seconds, share)) for share in (0.5, 0.99))])
     return "\n\n".join(
         [
-            table(["database", "workers", "accepted a second", "completed a second"], rows),
+            table(["database", "model", "workers", "accepted a second", "completed a second"], rows),
             f"A claim, commit included, with {WAITING:,} tasks waiting:",
             table(["database", "p50", "p99"], claims),
         ]
