@@ -242,6 +242,18 @@ def test_closing_ends_what_it_has_started(rude: Any, tmp_path: Path) -> None:
     wait_until(lambda: not any(map(psutil.pid_exists, started)))
 
 
+def test_its_own_death_ends_what_it_has_started(rude: Any, tmp_path: Path) -> None:
+    engine = rude()
+    engine.admit(1, said("Multiply."))
+    engine.step()
+    program, child = marked(tmp_path / "mark")
+    os.kill(program, 9)
+    wait_until(lambda: not psutil.pid_exists(child))
+    with pytest.raises(EngineLost, match="ended with exit status 137"):
+        while True:
+            engine.step()
+
+
 def marked(path: Path) -> list[int]:
     """The processes whose numbers it wrote there."""
     return [int(number) for number in path.read_text().split()] if path.exists() else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -46,7 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """A running program on a leash, whose process group ends with the worker."""
+    """A running program on a leash, which ends with the worker, and with it all that it has started."""
 
     def __init__(self, launch: Launch) -> None:
         """Start it; `launch.folder` has to be there."""
@@ -107,12 +106,11 @@ class Process:
         """Kill it, with all that it has started; once."""
         if self._lifeline.closed:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._lifeline.close()
         self._process.wait()
         for thread in self._threads:
             thread.join(END_SECONDS)
-        for file in (self._lifeline, *self._files):
+        for file in self._files:
             with suppress(OSError):
                 file.close()
 
