@@ -141,6 +141,10 @@ def test_progress_comes_before_the_sound(rude: Any) -> None:
     assert sum(event == Audio(0, b"") for event in events) > 3
 
 
+def test_progress_may_carry_the_number_of_its_order(rude: Any) -> None:
+    assert pcm(rude(), said("Number."))
+
+
 def test_its_refusal_is_the_clients_and_it_stays_up(rude: Any) -> None:
     engine = rude()
     (failed,) = outcome(engine, said("Refuse."))

@@ -60,6 +60,13 @@ def work_slowly(order):
     write(order)
 
 
+def number_all(order):
+    write(order)
+    for beat in ({"progress": 0.5}, {"beat": True}):
+        say(id=order["id"], **beat)
+    say(id=order["id"], ok=True, progress=1.0)
+
+
 def beat_forever(order):
     while True:
         time.sleep(0.05)
@@ -94,6 +101,7 @@ DEEDS = {
     "hang": lambda order: time.sleep(1000),
     "multiply": leave_a_child,
     "work": work_slowly,
+    "number": number_all,
     "drone": beat_forever,
     "flood": flood,
     "babble": lambda order: print("Loading checkpoint shards:  50%", flush=True),

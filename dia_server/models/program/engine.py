@@ -107,7 +107,7 @@ class ProgramEngine(Sequential):
             return
         self._process.tell(order)
         told = 0.0
-        while (said := self._hear()).id != order.id:
+        while (said := self._hear()).is_sign_of_life or said.id != order.id:
             if time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
                 yield PROGRESS
