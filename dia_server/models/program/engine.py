@@ -23,9 +23,6 @@ from dia_server.models.recording import BadRecording, read_reference
 from dia_server.tasks import Audio, Done, Event, Failed, Reference, Speak
 
 MAX_ERROR_CHARACTERS = 500
-# A program may beat with each of its layers.
-PROGRESS_SECONDS = 0.1
-PROGRESS = Audio(first_sample=0, pcm=b"")
 
 
 def load(threads: int, setup: ProgramSetup) -> Engine:
@@ -99,18 +96,15 @@ class ProgramEngine(Sequential):
             )
         return said
 
-    def _run(self, task: Speak) -> Iterator[Event]:
+    def _run(self, task: Speak) -> Iterator[Event | None]:
         try:
             order = self._order(task)
         except BadRecording as error:
             yield Failed(str(error), is_input_wrong=True)
             return
         self._process.tell(order)
-        told = 0.0
         while (said := self._hear()).is_sign_of_life or said.id != order.id:
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                yield PROGRESS
+            yield None
         with self._folders.pop(order.id):
             events = self._outcome(order, said)
         yield from events
