@@ -215,6 +215,11 @@ def test_a_cancelled_task_is_abandoned_and_the_next_one_heard(rude: Any, tmp_pat
     assert list(tmp_path.glob(".program-*")) == []
 
 
+def test_a_cache_that_was_deleted_is_made_anew(rude: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "cache" / "tmp"))
+    assert pcm(rude(), said("Speak."))
+
+
 def test_the_fingerprint_names_version_and_settings(rude: Any) -> None:
     plain, same, other = rude(), rude(), rude(options={"pace": 2})
     assert plain.fingerprint.startswith("rude-")

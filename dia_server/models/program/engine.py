@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -64,7 +64,7 @@ class ProgramEngine(Sequential):
         self._task_seconds = task_seconds
         self._last_id = 0
         # Of orders without an answer yet: where each one's file will be.
-        self._folders: dict[int, TemporaryDirectory[str]] = {}
+        self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._since = 0.0
         try:
             self._process = Process(launch)
@@ -118,8 +118,10 @@ class ProgramEngine(Sequential):
         self._last_id += 1
         if not self._folders:
             self._since = time.monotonic()
+        # The cache may have been deleted meanwhile.
+        Path(tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
         # The name of what is not finished: the next start sweeps what a killed worker leaves.
-        folder = self._folders[self._last_id] = TemporaryDirectory(prefix=".program-", suffix=PART_SUFFIX)
+        folder = self._folders[self._last_id] = tempfile.TemporaryDirectory(prefix=".program-", suffix=PART_SUFFIX)
         return Order(
             id=self._last_id,
             text=task.text,
@@ -179,5 +181,5 @@ def _path(reference: Reference | None) -> str | None:
     return None if reference is None else reference.path
 
 
-def _output(folder: TemporaryDirectory[str]) -> Path:
+def _output(folder: tempfile.TemporaryDirectory[str]) -> Path:
     return Path(folder.name) / "speech.wav"
