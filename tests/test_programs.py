@@ -215,6 +215,17 @@ def test_a_cancelled_task_is_abandoned_and_the_next_one_heard(rude: Any, tmp_pat
     assert list(tmp_path.glob(".program-*")) == []
 
 
+def test_an_order_that_ended_unheard_is_not_taken_for_one_that_lasts(rude: Any, tmp_path: Path) -> None:
+    engine = rude(task_seconds=2.0)
+    engine.admit(1, said("Gallop."))
+    engine.step()
+    engine.cancel(1)
+    wait_until((tmp_path / "mark").exists)
+    ended = time.monotonic()
+    wait_until(lambda: time.monotonic() > ended + 2.0)
+    assert pcm(engine, said("Speak."))
+
+
 def test_a_cache_that_was_deleted_is_made_anew(rude: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "cache" / "tmp"))
     assert pcm(rude(), said("Speak."))

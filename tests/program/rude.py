@@ -73,6 +73,13 @@ def beat_forever(order):
         say(beat=True)
 
 
+def gallop(order):
+    for _ in range(20_000):
+        say(beat=True)
+    write(order)
+    open(MARK, "w").close()
+
+
 def flood(order):
     for number in range(100_000):
         sys.stderr.write(f"line {number} {'x' * 50}\n")
@@ -103,6 +110,7 @@ DEEDS = {
     "work": work_slowly,
     "number": number_all,
     "drone": beat_forever,
+    "gallop": gallop,
     "flood": flood,
     "babble": lambda order: print("Loading checkpoint shards:  50%", flush=True),
     "rant": lambda order: print("z" * 1_000_000, flush=True),

@@ -97,6 +97,8 @@ class ProgramEngine(Sequential):
         return said
 
     def _run(self, task: Speak) -> Iterator[Event | None]:
+        self._last_id += 1
+        self._catch_up()
         try:
             order = self._order(task)
         except BadRecording as error:
@@ -115,9 +117,6 @@ class ProgramEngine(Sequential):
         for recording in (reference, manner):
             if recording is not None:
                 read_reference(recording)
-        self._last_id += 1
-        if not self._folders:
-            self._since = time.monotonic()
         # The cache may have been deleted meanwhile.
         Path(tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
         # The name of what is not finished: the next start sweeps what a killed worker leaves.
@@ -135,6 +134,17 @@ class ProgramEngine(Sequential):
             output=os.fspath(_output(folder)),
         )
 
+    def _catch_up(self) -> None:
+        """Hear what was said while there was no task, and begin to count the time if no order is left.
+
+        Raises:
+            EngineLost: it makes no sense.
+        """
+        while self._process.has_said:
+            self._note(self._process.hear())
+        if not self._folders:
+            self._since = time.monotonic()
+
     def _hear(self) -> Said:
         """The next line; an abandoned order's end is taken note of.
 
@@ -144,14 +154,17 @@ class ProgramEngine(Sequential):
         said = self._process.hear()
         if time.monotonic() - self._since > self._task_seconds:
             raise EngineLost(f"the program has worked on one task for more than {self._task_seconds:g} s")
+        self._note(said)
+        return said
+
+    def _note(self, said: Said) -> None:
         if said.is_sign_of_life:
-            return said
+            return
         if said.id not in self._folders:
             raise EngineLost(f"the program answered an order that it never had: {said.id}")
         self._since = time.monotonic()
         if said.id != self._last_id:
             self._folders.pop(said.id).cleanup()
-        return said
 
     def _outcome(self, order: Order, said: Said) -> list[Event]:
         if not said.ok:

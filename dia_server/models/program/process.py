@@ -86,6 +86,11 @@ class Process:
             self._stdin.write(encode(order) + b"\n")
             self._stdin.flush()
 
+    @property
+    def has_said(self) -> bool:
+        """There is something to hear without waiting."""
+        return not self._lines.empty()
+
     def hear(self) -> Said:
         """Wait for its next line, however long that takes: who calls is watched by the pool.
 
@@ -126,8 +131,12 @@ class Process:
         return f"ended with exit status {status}{words}"
 
     def _listen(self, stdout: IO[bytes]) -> None:
+        last = b""
         for line in iter(partial(stdout.readline, MAX_LINE_BYTES), b""):
-            self._lines.put(line)
+            # A beat that nobody has heard stands for those after it, or else they would hold up an abandoned order.
+            if line != last or self._lines.empty():
+                self._lines.put(line)
+            last = line
         self._lines.put(b"")
 
     def _overhear(self, stderr: IO[bytes]) -> None:
