@@ -65,6 +65,7 @@ class Adapter:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("INDEX_TTS_MARK", str(self.mark))
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setenv("DIA_HASHES", str(folder / "hashes"))
             self.engine: Engine = load(1, IndexTtsSetup(checkout=str(checkout(folder / "index-tts")), **setup))
 
     def calls(self) -> list[dict[str, Any]]:
@@ -138,9 +139,13 @@ def test_its_own_options_reach_it(adapter: Adapter) -> None:
 
 
 def test_it_beats_while_its_network_computes(adapter: Adapter) -> None:
-    events = adapter.attempt("Hello.")
+    adapter.engine.admit(1, Speak(model="index-tts2", text="Hello.", seed=1, references={"S1": adapter.voice}))
+    beats = 0
+    while not adapter.engine.step():
+        beats += 1
     # One of its progress, one a second of the network's.
-    assert sum(event == Audio(0, b"") for event in events) >= 2
+    assert beats >= 2
+    adapter.engine.cancel(1)
 
 
 def test_an_error_of_its_own_is_told_and_survived(adapter: Adapter) -> None:
@@ -182,6 +187,25 @@ def test_version_2_5_takes_its_own_options(later: Adapter) -> None:
 def test_the_fingerprint_tells_the_versions_apart(adapter: Adapter, later: Adapter) -> None:
     assert adapter.engine.fingerprint.startswith("index-tts2-")
     assert adapter.engine.fingerprint != later.engine.fingerprint
+
+
+def test_the_fingerprint_tells_files_of_the_same_size_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INDEX_TTS_MARK", "DIA_HASHES"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    setup = IndexTtsSetup(checkout=str(checkout(tmp_path / "index-tts")))
+    weights, code = setup.weights / "gpt.pth", setup.folder / "indextts" / "speaking.py"
+
+    def fingerprint() -> str:
+        engine = load(1, setup)
+        engine.close()
+        return engine.fingerprint
+
+    weights.write_bytes(b"trained")
+    plain = fingerprint()
+    weights.write_bytes(b"retuned")
+    tuned = fingerprint()
+    code.write_text(code.read_text(encoding="utf-8").replace("5_000", "6_000"), encoding="utf-8")
+    assert len({plain, tuned, fingerprint()}) == 3
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,15 @@ def test_secrets_and_our_packages_are_not_for_it(rude: Any, tmp_path: Path, monk
 
 
 def test_progress_comes_before_the_sound(rude: Any) -> None:
-    events = outcome(rude(), said("Work."))
-    assert events[0] == Audio(0, b"")
-    assert sum(event == Audio(0, b"") for event in events) > 3
+    engine = rude()
+    engine.admit(1, said("Work."))
+    steps = [list(engine.step()) for _ in range(31)]
+    assert steps[:30] == [[]] * 30
+    assert isinstance(steps[30][0][1], Audio)
+
+
+def test_progress_may_carry_the_number_of_its_order(rude: Any) -> None:
+    assert pcm(rude(), said("Number."))
 
 
 def test_its_refusal_is_the_clients_and_it_stays_up(rude: Any) -> None:
@@ -209,6 +215,22 @@ def test_a_cancelled_task_is_abandoned_and_the_next_one_heard(rude: Any, tmp_pat
     assert list(tmp_path.glob(".program-*")) == []
 
 
+def test_an_order_that_ended_unheard_is_not_taken_for_one_that_lasts(rude: Any, tmp_path: Path) -> None:
+    engine = rude(task_seconds=2.0)
+    engine.admit(1, said("Gallop."))
+    engine.step()
+    engine.cancel(1)
+    wait_until((tmp_path / "mark").exists)
+    ended = time.monotonic()
+    wait_until(lambda: time.monotonic() > ended + 2.0)
+    assert pcm(engine, said("Speak."))
+
+
+def test_a_cache_that_was_deleted_is_made_anew(rude: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "cache" / "tmp"))
+    assert pcm(rude(), said("Speak."))
+
+
 def test_the_fingerprint_names_version_and_settings(rude: Any) -> None:
     plain, same, other = rude(), rude(), rude(options={"pace": 2})
     assert plain.fingerprint.startswith("rude-")
@@ -240,6 +262,18 @@ def test_closing_ends_what_it_has_started(rude: Any, tmp_path: Path) -> None:
     engine.close()
     assert len(started) == 2
     wait_until(lambda: not any(map(psutil.pid_exists, started)))
+
+
+def test_its_own_death_ends_what_it_has_started(rude: Any, tmp_path: Path) -> None:
+    engine = rude()
+    engine.admit(1, said("Multiply."))
+    engine.step()
+    program, child = marked(tmp_path / "mark")
+    os.kill(program, 9)
+    wait_until(lambda: not psutil.pid_exists(child))
+    with pytest.raises(EngineLost, match="ended with exit status 137"):
+        while True:
+            engine.step()
 
 
 def marked(path: Path) -> list[int]:

@@ -108,6 +108,12 @@ def test_every_option_reaches_it(engine: Any, own: Any) -> None:
 
 
 @needs_voxcpm
+def test_no_retries_are_one_attempt(engine: Any, own: Any) -> None:
+    options = {"retry_badcase_max_times": 0, "retry_badcase_ratio_threshold": 1.0}
+    assert pcm(engine, options=options) == own(1, retry_badcase=False, retry_badcase_ratio_threshold=1.0)
+
+
+@needs_voxcpm
 def test_a_recording_is_imitated_and_gone_on_from_where_its_words_are_known(
     engine: Any, own: Any, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,9 +106,14 @@ def revision_of(repository: Repository, folder: Path) -> str:
     """What names the contents of a repository's folder: the commit, or a hash of all that is read."""
     if folder.parent.name == "snapshots":
         return folder.name
+    return contents_of(path for pattern in repository.files for path in folder.glob(pattern))
+
+
+def contents_of(paths: Iterable[Path]) -> str:
+    """A hash of files and their names, in whichever order they are given."""
     kept = Path(os.environ.get("DIA_HASHES", HASHES))
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in repository.files for path in folder.glob(pattern)}):
+    for path in sorted(set(paths)):
         digest.update(path.name.encode())
         digest.update(bytes.fromhex(sha256_of(path, kept)))
     return digest.hexdigest()

@@ -60,10 +60,24 @@ def work_slowly(order):
     write(order)
 
 
+def number_all(order):
+    write(order)
+    for beat in ({"progress": 0.5}, {"beat": True}):
+        say(id=order["id"], **beat)
+    say(id=order["id"], ok=True, progress=1.0)
+
+
 def beat_forever(order):
     while True:
         time.sleep(0.05)
         say(beat=True)
+
+
+def gallop(order):
+    for _ in range(20_000):
+        say(beat=True)
+    write(order)
+    open(MARK, "w").close()
 
 
 def flood(order):
@@ -94,7 +108,9 @@ DEEDS = {
     "hang": lambda order: time.sleep(1000),
     "multiply": leave_a_child,
     "work": work_slowly,
+    "number": number_all,
     "drone": beat_forever,
+    "gallop": gallop,
     "flood": flood,
     "babble": lambda order: print("Loading checkpoint shards:  50%", flush=True),
     "rant": lambda order: print("z" * 1_000_000, flush=True),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
 
+from dia_server.models.hub import contents_of
 from dia_server.models.index_tts2 import MANIFEST, IndexTtsOptions, IndexTtsSetup
 from dia_server.models.index_tts2.setup import check
 from dia_server.models.program.engine import ProgramEngine
@@ -20,7 +20,7 @@ class _Identity(msgspec.Struct, frozen=True):
     """What the sound depends on besides what the program says itself."""
 
     setup: IndexTtsSetup
-    adapter: str
+    contents: str
 
 
 def load(threads: int, setup: IndexTtsSetup) -> Engine:
@@ -40,9 +40,11 @@ def load(threads: int, setup: IndexTtsSetup) -> Engine:
         "use_cuda_kernel": setup.use_cuda_kernel,
     }
     command = (str(setup.interpreter), str(ADAPTER), msgspec.json.encode(wanted).decode())
+    code = (setup.folder / "indextts").rglob("*.py")
+    weights = (file for file in setup.weights.iterdir() if file.is_file())
     return ProgramEngine(
         Launch(command=command, folder=setup.folder),
-        _Identity(setup, hashlib.sha256(ADAPTER.read_bytes()).hexdigest()),
+        _Identity(setup, contents_of((ADAPTER, *code, *weights))),
         IndexTtsOptions,
         threads,
         sample_rate=MANIFEST.sample_rate,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -23,9 +23,6 @@ from dia_server.models.recording import BadRecording, read_reference
 from dia_server.tasks import Audio, Done, Event, Failed, Reference, Speak
 
 MAX_ERROR_CHARACTERS = 500
-# A program may beat with each of its layers.
-PROGRESS_SECONDS = 0.1
-PROGRESS = Audio(first_sample=0, pcm=b"")
 
 
 def load(threads: int, setup: ProgramSetup) -> Engine:
@@ -67,7 +64,7 @@ class ProgramEngine(Sequential):
         self._task_seconds = task_seconds
         self._last_id = 0
         # Of orders without an answer yet: where each one's file will be.
-        self._folders: dict[int, TemporaryDirectory[str]] = {}
+        self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._since = 0.0
         try:
             self._process = Process(launch)
@@ -99,18 +96,17 @@ class ProgramEngine(Sequential):
             )
         return said
 
-    def _run(self, task: Speak) -> Iterator[Event]:
+    def _run(self, task: Speak) -> Iterator[Event | None]:
+        self._last_id += 1
+        self._catch_up()
         try:
             order = self._order(task)
         except BadRecording as error:
             yield Failed(str(error), is_input_wrong=True)
             return
         self._process.tell(order)
-        told = 0.0
-        while (said := self._hear()).id != order.id:
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                yield PROGRESS
+        while (said := self._hear()).is_sign_of_life or said.id != order.id:
+            yield None
         with self._folders.pop(order.id):
             events = self._outcome(order, said)
         yield from events
@@ -121,11 +117,10 @@ class ProgramEngine(Sequential):
         for recording in (reference, manner):
             if recording is not None:
                 read_reference(recording)
-        self._last_id += 1
-        if not self._folders:
-            self._since = time.monotonic()
+        # The cache may have been deleted meanwhile.
+        Path(tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
         # The name of what is not finished: the next start sweeps what a killed worker leaves.
-        folder = self._folders[self._last_id] = TemporaryDirectory(prefix=".program-", suffix=PART_SUFFIX)
+        folder = self._folders[self._last_id] = tempfile.TemporaryDirectory(prefix=".program-", suffix=PART_SUFFIX)
         return Order(
             id=self._last_id,
             text=task.text,
@@ -139,6 +134,17 @@ class ProgramEngine(Sequential):
             output=os.fspath(_output(folder)),
         )
 
+    def _catch_up(self) -> None:
+        """Hear what was said while there was no task, and begin to count the time if no order is left.
+
+        Raises:
+            EngineLost: it makes no sense.
+        """
+        while self._process.has_said:
+            self._note(self._process.hear())
+        if not self._folders:
+            self._since = time.monotonic()
+
     def _hear(self) -> Said:
         """The next line; an abandoned order's end is taken note of.
 
@@ -148,14 +154,17 @@ class ProgramEngine(Sequential):
         said = self._process.hear()
         if time.monotonic() - self._since > self._task_seconds:
             raise EngineLost(f"the program has worked on one task for more than {self._task_seconds:g} s")
+        self._note(said)
+        return said
+
+    def _note(self, said: Said) -> None:
         if said.is_sign_of_life:
-            return said
+            return
         if said.id not in self._folders:
             raise EngineLost(f"the program answered an order that it never had: {said.id}")
         self._since = time.monotonic()
         if said.id != self._last_id:
             self._folders.pop(said.id).cleanup()
-        return said
 
     def _outcome(self, order: Order, said: Said) -> list[Event]:
         if not said.ok:
@@ -185,5 +194,5 @@ def _path(reference: Reference | None) -> str | None:
     return None if reference is None else reference.path
 
 
-def _output(folder: TemporaryDirectory[str]) -> Path:
+def _output(folder: tempfile.TemporaryDirectory[str]) -> Path:
     return Path(folder.name) / "speech.wav"

@@ -66,7 +66,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_sign_of_life(self) -> bool:
         """It says nothing else."""
-        return self.beat or self.progress is not None
+        is_more = self.ready or self.ok or self.error is not None
+        return (self.beat or self.progress is not None) and not is_more
 
 
 encode = msgspec.json.Encoder().encode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -46,7 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """A running program on a leash, whose process group ends with the worker."""
+    """A running program on a leash, which ends with the worker, and with it all that it has started."""
 
     def __init__(self, launch: Launch) -> None:
         """Start it; `launch.folder` has to be there."""
@@ -87,6 +86,11 @@ class Process:
             self._stdin.write(encode(order) + b"\n")
             self._stdin.flush()
 
+    @property
+    def has_said(self) -> bool:
+        """There is something to hear without waiting."""
+        return not self._lines.empty()
+
     def hear(self) -> Said:
         """Wait for its next line, however long that takes: who calls is watched by the pool.
 
@@ -107,12 +111,11 @@ class Process:
         """Kill it, with all that it has started; once."""
         if self._lifeline.closed:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._lifeline.close()
         self._process.wait()
         for thread in self._threads:
             thread.join(END_SECONDS)
-        for file in (self._lifeline, *self._files):
+        for file in self._files:
             with suppress(OSError):
                 file.close()
 
@@ -128,8 +131,12 @@ class Process:
         return f"ended with exit status {status}{words}"
 
     def _listen(self, stdout: IO[bytes]) -> None:
+        last = b""
         for line in iter(partial(stdout.readline, MAX_LINE_BYTES), b""):
-            self._lines.put(line)
+            # A beat that nobody has heard stands for those after it, or else they would hold up an abandoned order.
+            if line != last or self._lines.empty():
+                self._lines.put(line)
+            last = line
         self._lines.put(b"")
 
     def _overhear(self, stderr: IO[bytes]) -> None:

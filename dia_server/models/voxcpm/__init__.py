@@ -25,7 +25,7 @@ class VoxCpmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         normalize: write numbers and the like as words, by WeText.
         denoise: clean the recordings; wants `denoiser` in the model's settings.
         retry_badcase: make speech anew that is much too long for its text.
-        retry_badcase_max_times: how often it is made at most.
+        retry_badcase_max_times: how often it is made at most; 0 is 1, which `generate` wants.
         retry_badcase_ratio_threshold: patches of sound per token of text from which on it is too long.
     """
 
@@ -34,7 +34,7 @@ class VoxCpmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     normalize: bool = False
     denoise: bool = False
     retry_badcase: bool = True
-    retry_badcase_max_times: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    retry_badcase_max_times: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
     retry_badcase_ratio_threshold: Annotated[float, msgspec.Meta(ge=1, le=100)] = 6.0
 
 

@@ -85,10 +85,17 @@ class Speaker:
             return Failed(str(error), is_input_wrong=True)
         torch.manual_seed(task.seed)
         with ticking(self._model.tts_model, tick):
-            samples = self._model.generate(task.text, **recordings, **msgspec.to_builtins(options))
+            samples = self._model.generate(task.text, **recordings, **_arguments(options))
         pcm = np.ascontiguousarray(samples, dtype="<f4").reshape(-1)
         tick(Audio(first_sample=0, pcm=pcm.tobytes()))
         return Done(samples=len(pcm))
+
+
+def _arguments(options: VoxCpmOptions) -> dict[str, Any]:
+    # With 0 it would make nothing, retries or not.
+    times = max(1, options.retry_badcase_max_times)
+    arguments: dict[str, Any] = msgspec.to_builtins(options) | {"retry_badcase_max_times": times}
+    return arguments
 
 
 def _recordings(task: Speak) -> dict[str, str]:
