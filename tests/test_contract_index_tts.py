@@ -249,10 +249,12 @@ def test_tasks_listed(server: Server) -> None:
 
 def test_recordings_are_not_repeated_in_lists(server: Server) -> None:
     sent = data_uri(b"RIFF" * 50_000)
-    task_id = submit(server, NOISE | {"spk_audio_prompt": sent})
-    assert ended(server, task_id)["params"] == NOISE | {
-        "spk_audio_prompt": f"data:audio/wav;base64,… ({len(sent) - 22} characters)"
-    }
+    text = "Data: the figures, as of today."
+    params = NOISE | {"text": text}
+    task_id = submit(server, params | {"spk_audio_prompt": sent, "emo_audio_prompt": sent})
+    shown = f"data:audio/wav;base64,… ({len(sent) - 22} characters)"
+    expected = params | {"spk_audio_prompt": shown, "emo_audio_prompt": shown}
+    assert ended(server, task_id)["params"] == expected
 
 
 def test_task_deleted(server: Server) -> None:

@@ -219,7 +219,7 @@ def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
         TooLarge: something else takes as much room.
     """
     sent: dict[str, Any] = decode_json(body, _ANYTHING)["params"]
-    shown = {name: _shortened(value) for name, value in sent.items()}
+    shown = sent | {name: _shortened(sent[name]) for name in _RECORDINGS & sent.keys()}
     size = len(msgspec.json.encode(shown))
     if size > settings.max_body_bytes:
         raise TooLarge(
@@ -229,6 +229,7 @@ def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
 
 
 _ANYTHING = msgspec.json.Decoder(dict[str, Any])
+_RECORDINGS = {"spk_audio_prompt", "emo_audio_prompt"}
 
 
 def _shortened(value: Any) -> Any:
