@@ -17,6 +17,7 @@ from conftest import SENTENCE, Server, wait_until
 from contract import configured
 from index_tts import EXAMPLE, NOISE, data_uri, delete, ended, post, refusal, spoken, submit, task, wav_of
 from prompts import recording
+from recordings import LYING
 
 # Minutes of noise at its own pace, so that it can be asked about while it is made.
 LONG = NOISE | {"text": (SENTENCE + " ") * 90, "spk_audio_prompt": "slow"}
@@ -107,7 +108,9 @@ def test_a_recording_that_is_missing_or_none_ends_the_task(server: Server) -> No
     assert "examples/nonesuch.wav" in missing["error"]
     none = ended(server, submit(server, {"text": "Hello", "spk_audio_prompt": "examples/voice_01.txt"}))
     assert (none["status"], none["error"].startswith("Failed to process audio file")) == ("error", True)
-    for found in (missing, none):
+    lying = ended(server, submit(server, {"text": "Hello", "spk_audio_prompt": data_uri(LYING)}))
+    assert (lying["status"], lying["error"].startswith("Failed to process audio file")) == ("error", True)
+    for found in (missing, none, lying):
         assert found["result"] is None
         assert "audio_data" not in found
 
