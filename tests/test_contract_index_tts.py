@@ -171,6 +171,11 @@ def test_task_output_path(server: Server) -> None:
 def test_task_seed(server: Server) -> None:
     assert spoken(server, NOISE | {"seed": 5}) == spoken(server, NOISE | {"seed": 5})
     assert spoken(server, NOISE | {"seed": -1}) != spoken(server, NOISE | {"seed": None})
+    drawn = post(server, NOISE | {"seed": None})
+    found = ended(server, drawn.json()["task_id"])
+    heard = server.get(f"/tts/{found['id']}/audio")
+    assert drawn.headers["x-seed"] == heard.headers["x-seed"] == str(found["seed"])
+    assert spoken(server, NOISE | {"seed": found["seed"]}) == heard.content
     for wrong in (-2, 2**63, 1.5):
         assert refusal(server, NOISE | {"seed": wrong}).startswith("'params.seed'")
 
@@ -198,7 +203,7 @@ def test_task_answer(server: Server) -> None:
     after = time.time()
     assert set(found) == {
         "id", "status", "result", "audio_data", "worker_id", "submit_time", "start_time", "end_time", "duration",
-        "params",
+        "seed", "params",
     }  # fmt: skip
     assert (found["id"], found["params"]) == (task_id, NOISE)
     times = [found[name] for name in ("submit_time", "start_time", "end_time")]
@@ -216,7 +221,7 @@ def test_task_statuses(server: Server) -> None:
     with queue(server) as ids:
         waiting = task(server, ids[-1])
         assert waiting["status"] == "pending"
-        assert set(waiting) == {"id", "status", "result", "worker_id", "submit_time", "params"}
+        assert set(waiting) == {"id", "status", "result", "worker_id", "submit_time", "seed", "params"}
         assert (waiting["result"], waiting["worker_id"]) == (None, None)
         assert set(task(server, ids[0])) == {*waiting, "start_time"}
         assert server.get(f"/tts/{ids[-1]}/audio").json() == {"detail": "Task not completed (status: pending)"}

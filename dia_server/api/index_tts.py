@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, delete, get, post
-from litestar.datastructures import State
+from litestar import Request, Response, delete, get, post
+from litestar.datastructures import ResponseHeader, State
 from litestar.params import Parameter
 from litestar.response import File
 
 from dia_server.api.access import RATED
 from dia_server.api.bodies import decode_json
-from dia_server.api.documents import TASK_LINKS, WavOperation, failures, leading_to
+from dia_server.api.documents import AUDIO_HEADERS, TASK_LINKS, SpokenWavOperation, failures, leading_to
 from dia_server.api.fields import Limit, Offset
 from dia_server.api.index_tts_bodies import TaskBody
 from dia_server.api.jobs import idempotency_key
@@ -63,6 +63,7 @@ class Task(msgspec.Struct, kw_only=True, omit_defaults=True):
     start_time: float | None = None
     end_time: float | None = None
     duration: float | None = None
+    seed: int
     params: dict[str, Any]
     unused_params: list[str] = []
 
@@ -86,6 +87,10 @@ class TaskDeleted(msgspec.Struct):
     status_code=200,
     summary="Submit a task (IndexTTS2)",
     responses=failures(400, 401, 409, 413, 415, 429, 500, 503, 507),
+    response_headers=[
+        # The document takes the header's type from the value.
+        ResponseHeader(name="X-Seed", value="7", documentation_only=True, description=AUDIO_HEADERS["X-Seed"])
+    ],
     operation_class=leading_to(TASK_LINKS, "task_id", "$response.body#/task_id"),
     opt={RATED: True},
 )
@@ -97,7 +102,7 @@ async def create_task(
     settings: Settings,
     results: Results,
     job_store: JobStore,
-) -> TaskAccepted:
+) -> Response[TaskAccepted]:
     """Accept a task. One that is submitted again with the same `Idempotency-Key` is the same task."""
     speech.check_room(background=True)
     body = await request.body()
@@ -120,7 +125,7 @@ async def create_task(
             )
         )
     request.scope["state"]["log"] |= {"job": job.id, "voice": job.voice, "seed": job.request["seed"]}
-    return TaskAccepted(job.id, job.request["unused_params"])
+    return Response(TaskAccepted(job.id, job.request["unused_params"]), headers=_seed_of(job))
 
 
 @get("/tts/{task_id:str}", summary="A task (IndexTTS2)", responses=failures(400, 401, 404, 500, 503))
@@ -138,7 +143,7 @@ async def get_task(task_id: str, job_store: JobStore, results: Results) -> Task:
     "/tts/{task_id:str}/audio",
     summary="A task's audio (IndexTTS2)",
     responses=failures(400, 401, 404, 425, 500, 503),
-    operation_class=WavOperation,
+    operation_class=SpokenWavOperation,
 )
 async def get_task_audio(task_id: str, job_store: JobStore, results: Results) -> File:
     """The file, as often as it is asked for, until its time is over."""
@@ -149,7 +154,7 @@ async def get_task_audio(task_id: str, job_store: JobStore, results: Results) ->
         raise JobNotCompleted(f"Task not completed (status: {_STATUSES[job.status]})")
     if job.file is None:
         raise JobNotFound(f"Task '{job.id}' not found (result expired)")
-    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav")
+    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav", headers=_seed_of(job))
 
 
 @get("/tasks", summary="List tasks (IndexTTS2)", responses=failures(400, 401, 500, 503))
@@ -194,6 +199,10 @@ def _not_found(task_id: str) -> JobNotFound:
     return JobNotFound(f"Task '{task_id[:100]}' not found")
 
 
+def _seed_of(job: Job) -> dict[str, str]:
+    return {"X-Seed": str(job.request["seed"])}
+
+
 def _answer(job: Job) -> Task:
     status = _STATUSES[job.status]
     start, end = job.started_at, job.completed_at
@@ -207,6 +216,7 @@ def _answer(job: Job) -> Task:
         start_time=start,
         end_time=end,
         duration=None if start is None or end is None else round(end - start, 3),
+        seed=job.request["seed"],
         params=job.request["params"],
         unused_params=job.request["unused_params"],
     )
