@@ -357,19 +357,6 @@ def test_which_emotion_wins(server: Server) -> None:
         assert refusal(server, call | {field: wrong}).startswith(f"'params.{field}'")
 
 
-def test_conditioning_is_done_once_for_each_content(server: Server) -> None:
-    wav = server.speak("A recording for the cache, which nobody has made before.", voice="jay", seed=3).content
-    for name in ("once", "twice"):
-        (server.home / "examples" / f"{name}.mp3").write_bytes(wav)
-    there = set((server.home / "blobs").glob("*.wav"))
-    made = []
-    for name in ("once", "twice", "once"):
-        spoken(server, {"text": "Hello", "spk_audio_prompt": f"examples/{name}.mp3"})
-        made.append(set((server.home / "blobs").glob("*.wav")) - there)
-    assert len(made[0]) == 1
-    assert made[0] == made[1] == made[2]
-
-
 def test_examples_come_with_the_server(server: Server) -> None:
     names = {path.name for path in (server.home / "examples").iterdir()}
     assert {"voice_01.wav", "voice_02.wav", "emo_sad.wav", "emo_happy.wav"} <= names
