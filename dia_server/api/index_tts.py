@@ -18,7 +18,7 @@ from dia_server.api.access import RATED
 from dia_server.api.bodies import decode_json
 from dia_server.api.documents import AUDIO_HEADERS, TASK_LINKS, SpokenWavOperation, failures, leading_to
 from dia_server.api.fields import Limit, Offset
-from dia_server.api.index_tts_bodies import TaskBody
+from dia_server.api.index_tts_bodies import TaskBody, TaskParams
 from dia_server.api.jobs import idempotency_key
 from dia_server.errors import GenerationFailed, JobNotCompleted, JobNotFound, TooLarge
 from dia_server.jobs.job import Job, NewJob
@@ -106,10 +106,12 @@ async def create_task(
     """Accept a task. One that is submitted again with the same `Idempotency-Key` is the same task."""
     speech.check_room(background=True)
     body = await request.body()
-    key, request_hash = idempotency_key(request), hashlib.sha256(body).hexdigest()
-    job = None if key is None else await job_store.known(KIND, key, request_hash)
+    key, request_hash, job = idempotency_key(request), "", None
+    if key is not None:
+        request_hash = await asyncio.to_thread(_hash, body)
+        job = await job_store.known(KIND, key, request_hash)
     if job is None:
-        shown = _shown(body, settings)
+        shown = await asyncio.to_thread(_shown, body, data.params, settings)
         if data.params.output_path is not None:
             await asyncio.to_thread(check_output, results.home, data.params.output_path, "output_path")
         planned = await index_tts.plan(data.params.request())
@@ -222,14 +224,31 @@ def _answer(job: Job) -> Task:
     )
 
 
-def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+class _Sent(msgspec.Struct):
+    """A body whose recordings need not be decoded again."""
+
+    params: dict[str, msgspec.Raw]
+
+
+_SENT = msgspec.json.Decoder(_Sent)
+_ANYTHING = msgspec.json.Decoder(Any)
+_RECORDINGS = ("spk_audio_prompt", "emo_audio_prompt")
+
+
+def _shown(body: bytes, params: TaskParams, settings: Settings) -> dict[str, Any]:
     """The parameters as they were sent, without the recordings themselves, which nobody wants to see in lists.
 
     Raises:
         TooLarge: something else takes as much room.
     """
-    sent: dict[str, Any] = decode_json(body, _ANYTHING)["params"]
-    shown = sent | {name: _shortened(sent[name]) for name in _RECORDINGS & sent.keys()}
+    shown = {
+        name: _shortened(getattr(params, name)) if name in _RECORDINGS else decode_json(value, _ANYTHING)
+        for name, value in decode_json(body, _SENT).params.items()
+    }
     size = len(msgspec.json.encode(shown))
     if size > settings.max_body_bytes:
         raise TooLarge(
@@ -238,15 +257,11 @@ def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
     return shown
 
 
-_ANYTHING = msgspec.json.Decoder(dict[str, Any])
-_RECORDINGS = {"spk_audio_prompt", "emo_audio_prompt"}
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str) and is_data_uri(value):
-        head, _, data = value.partition(",")
-        return f"{head[:100]},… ({len(data)} characters)"
-    return value
+def _shortened(recording: str | None) -> str | None:
+    if recording is None or not is_data_uri(recording):
+        return recording
+    head = recording[:100].partition(",")[0]
+    return f"{head},… ({len(recording) - recording.find(',') - 1} characters)"
 
 
 def _base64(path: Path) -> str:
