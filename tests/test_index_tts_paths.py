@@ -142,6 +142,10 @@ def test_data_uris_are_held_to_the_same(server: Server) -> None:
         "outputs/20260101-120000-0123abcd.wav",
         "outputs/away/mine.wav",
         "outputs/folder.wav",
+        f"tasks/{'a' * 252}.wav",
+        f"outputs/none/{'a' * 300}.wav",
+        f"outputs/{'a' * 300}/mine.wav",
+        "outputs/" + "a/" * 3_000 + "mine.wav",
         "tasks/a\0.wav",
     ],
 )
@@ -152,6 +156,18 @@ def test_outputs_elsewhere_are_refused(server: Server, path: str) -> None:
         (outputs / "away").symlink_to(server.home.parent / "outside")
     assert refusal(server, NOISE | {"output_path": path}).startswith("'output_path'")
     assert outside(server) == ["secret.wav"]
+
+
+def test_the_longest_names_are_taken(server: Server) -> None:
+    path = f"outputs/{'a' * 251}.wav"
+    found = ended(server, submit(server, NOISE | {"output_path": path}))
+    assert (server.home / path).read_bytes() == wav_of(found)
+
+
+@pytest.mark.parametrize("name", ["a" * 252, "é" * 200])
+def test_a_recording_with_a_name_that_is_too_long_is_not_found(server: Server, name: str) -> None:
+    found = ended(server, submit(server, speaker(f"examples/{name}.wav")))
+    assert (found["status"], "File name too long" in found["error"]) == ("error", True)
 
 
 def test_a_folder_that_is_led_out_meanwhile_is_not_written_to(server: Server) -> None:

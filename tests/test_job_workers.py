@@ -192,6 +192,7 @@ def test_tasks_wait_for_workers_that_take_them(tmp_path: Path) -> None:
         for seed, found in enumerate(done):
             heard = server.post("/generate", {"text": TEXT, "voice_id": "static", "seed": seed})
             assert index_tts.wav_of(found) == heard.content
+        wait_until(lambda: [fleet.log(name).count("model loaded") for name in ("a", "b")] == [1, 1])
 
 
 def test_a_deleted_task_leaves_nothing_of_it(tmp_path: Path) -> None:

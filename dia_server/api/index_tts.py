@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, delete, get, post
-from litestar.datastructures import State
+from litestar import Request, Response, delete, get, post
+from litestar.datastructures import ResponseHeader, State
 from litestar.params import Parameter
 from litestar.response import File
 
 from dia_server.api.access import RATED
 from dia_server.api.bodies import decode_json
-from dia_server.api.documents import TASK_LINKS, WavOperation, failures, leading_to
+from dia_server.api.documents import AUDIO_HEADERS, TASK_LINKS, SpokenWavOperation, failures, leading_to
 from dia_server.api.fields import Limit, Offset
-from dia_server.api.index_tts_bodies import TaskBody
+from dia_server.api.index_tts_bodies import TaskBody, TaskParams
 from dia_server.api.jobs import idempotency_key
 from dia_server.errors import GenerationFailed, JobNotCompleted, JobNotFound, TooLarge
 from dia_server.jobs.job import Job, NewJob
@@ -63,6 +63,7 @@ class Task(msgspec.Struct, kw_only=True, omit_defaults=True):
     start_time: float | None = None
     end_time: float | None = None
     duration: float | None = None
+    seed: int
     params: dict[str, Any]
     unused_params: list[str] = []
 
@@ -86,6 +87,10 @@ class TaskDeleted(msgspec.Struct):
     status_code=200,
     summary="Submit a task (IndexTTS2)",
     responses=failures(400, 401, 409, 413, 415, 429, 500, 503, 507),
+    response_headers=[
+        # The document takes the header's type from the value.
+        ResponseHeader(name="X-Seed", value="7", documentation_only=True, description=AUDIO_HEADERS["X-Seed"])
+    ],
     operation_class=leading_to(TASK_LINKS, "task_id", "$response.body#/task_id"),
     opt={RATED: True},
 )
@@ -97,14 +102,16 @@ async def create_task(
     settings: Settings,
     results: Results,
     job_store: JobStore,
-) -> TaskAccepted:
+) -> Response[TaskAccepted]:
     """Accept a task. One that is submitted again with the same `Idempotency-Key` is the same task."""
     speech.check_room(background=True)
     body = await request.body()
-    key, request_hash = idempotency_key(request), hashlib.sha256(body).hexdigest()
-    job = None if key is None else await job_store.known(KIND, key, request_hash)
+    key, request_hash, job = idempotency_key(request), "", None
+    if key is not None:
+        request_hash = await asyncio.to_thread(_hash, body)
+        job = await job_store.known(KIND, key, request_hash)
     if job is None:
-        shown = _shown(body, settings)
+        shown = await asyncio.to_thread(_shown, body, data.params, settings)
         if data.params.output_path is not None:
             await asyncio.to_thread(check_output, results.home, data.params.output_path, "output_path")
         planned = await index_tts.plan(data.params.request())
@@ -120,7 +127,7 @@ async def create_task(
             )
         )
     request.scope["state"]["log"] |= {"job": job.id, "voice": job.voice, "seed": job.request["seed"]}
-    return TaskAccepted(job.id, job.request["unused_params"])
+    return Response(TaskAccepted(job.id, job.request["unused_params"]), headers=_seed_of(job))
 
 
 @get("/tts/{task_id:str}", summary="A task (IndexTTS2)", responses=failures(400, 401, 404, 500, 503))
@@ -138,7 +145,7 @@ async def get_task(task_id: str, job_store: JobStore, results: Results) -> Task:
     "/tts/{task_id:str}/audio",
     summary="A task's audio (IndexTTS2)",
     responses=failures(400, 401, 404, 425, 500, 503),
-    operation_class=WavOperation,
+    operation_class=SpokenWavOperation,
 )
 async def get_task_audio(task_id: str, job_store: JobStore, results: Results) -> File:
     """The file, as often as it is asked for, until its time is over."""
@@ -149,7 +156,7 @@ async def get_task_audio(task_id: str, job_store: JobStore, results: Results) ->
         raise JobNotCompleted(f"Task not completed (status: {_STATUSES[job.status]})")
     if job.file is None:
         raise JobNotFound(f"Task '{job.id}' not found (result expired)")
-    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav")
+    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav", headers=_seed_of(job))
 
 
 @get("/tasks", summary="List tasks (IndexTTS2)", responses=failures(400, 401, 500, 503))
@@ -194,6 +201,10 @@ def _not_found(task_id: str) -> JobNotFound:
     return JobNotFound(f"Task '{task_id[:100]}' not found")
 
 
+def _seed_of(job: Job) -> dict[str, str]:
+    return {"X-Seed": str(job.request["seed"])}
+
+
 def _answer(job: Job) -> Task:
     status = _STATUSES[job.status]
     start, end = job.started_at, job.completed_at
@@ -207,19 +218,37 @@ def _answer(job: Job) -> Task:
         start_time=start,
         end_time=end,
         duration=None if start is None or end is None else round(end - start, 3),
+        seed=job.request["seed"],
         params=job.request["params"],
         unused_params=job.request["unused_params"],
     )
 
 
-def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+class _Sent(msgspec.Struct):
+    """A body whose recordings need not be decoded again."""
+
+    params: dict[str, msgspec.Raw]
+
+
+_SENT = msgspec.json.Decoder(_Sent)
+_ANYTHING = msgspec.json.Decoder(Any)
+_RECORDINGS = ("spk_audio_prompt", "emo_audio_prompt")
+
+
+def _shown(body: bytes, params: TaskParams, settings: Settings) -> dict[str, Any]:
     """The parameters as they were sent, without the recordings themselves, which nobody wants to see in lists.
 
     Raises:
         TooLarge: something else takes as much room.
     """
-    sent: dict[str, Any] = decode_json(body, _ANYTHING)["params"]
-    shown = {name: _shortened(value) for name, value in sent.items()}
+    shown = {
+        name: _shortened(getattr(params, name)) if name in _RECORDINGS else decode_json(value, _ANYTHING)
+        for name, value in decode_json(body, _SENT).params.items()
+    }
     size = len(msgspec.json.encode(shown))
     if size > settings.max_body_bytes:
         raise TooLarge(
@@ -228,14 +257,11 @@ def _shown(body: bytes, settings: Settings) -> dict[str, Any]:
     return shown
 
 
-_ANYTHING = msgspec.json.Decoder(dict[str, Any])
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str) and is_data_uri(value):
-        head, _, data = value.partition(",")
-        return f"{head[:100]},… ({len(data)} characters)"
-    return value
+def _shortened(recording: str | None) -> str | None:
+    if recording is None or not is_data_uri(recording):
+        return recording
+    head = recording[:100].partition(",")[0]
+    return f"{head},… ({len(recording) - recording.find(',') - 1} characters)"
 
 
 def _base64(path: Path) -> str:

@@ -16,6 +16,8 @@ from dia_server.files import replacing
 INPUTS = ("examples", "audio_prompts", "tasks", "datasets")
 OUTPUTS = ("tasks", "outputs")
 WAV = ".wav"
+# What file systems take; in a folder that is not there yet they can't be asked.
+_NAME_BYTES = 255
 # What the server writes there itself: results of jobs, and saved clips.
 _OWN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\..*|\d{8}-\d{6}-[0-9a-f]{8}\..*", re.IGNORECASE)
 
@@ -60,11 +62,17 @@ def check_output(home: Path, path: str, field: str) -> None:
     name, target = PurePosixPath(path).name, home / path
     if name.startswith(".") or _OWN.fullmatch(name):
         raise BadInput(f"'{field}': '{_shown(path)}' is a name of the server's own; choose another", param=field)
+    if any(len(part.encode()) > _NAME_BYTES for part in PurePosixPath(path).parts):
+        raise BadInput(f"'{field}': '{_shown(path)}' has a name of more than {_NAME_BYTES} bytes", param=field)
     roots = [os.path.realpath(home / folder) for folder in OUTPUTS]
     folder = os.path.realpath(target.parent)
     if not f"{folder}{os.sep}".startswith(tuple(f"{root}{os.sep}" for root in roots)):
         raise _leads_out(path, field)
-    if target.is_dir():
+    try:
+        is_folder = target.is_dir()
+    except OSError as error:
+        raise BadInput(f"'{field}': '{_shown(path)}' can't be written: {error.strerror}", param=field) from None
+    if is_folder:
         raise BadInput(f"'{field}': '{_shown(path)}' is a folder", param=field)
 
 

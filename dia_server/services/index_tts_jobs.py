@@ -65,7 +65,7 @@ class IndexTtsJobs:
             if order.output_path is not None:
                 source = stem.with_name(file)
                 await asyncio.to_thread(write_output, self._home, order.output_path, "output_path", source)
-        except DiaServerError:
+        except (DiaServerError, OSError):
             stem.with_name(f"{stem.name}.wav").unlink(missing_ok=True)
             raise
         return file, result

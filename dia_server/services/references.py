@@ -105,10 +105,13 @@ class References:
 
 
 def seconds_of(reference: Reference) -> float:
-    """How long it is; 0 for what is no recording, of which its model can say more."""
+    """How long it is; 0 for what is no recording, of which its model can say more, or isn't decoded yet."""
     # Of the blob itself, since the prompt may be another one by now.
+    path = Path(reference.path)
+    if path.suffix != ".wav":
+        return 0.0
     try:
-        return read_info(Path(reference.path)).seconds
+        return read_info(path).seconds
     except (OSError, ValueError):
         return 0.0
 
