@@ -23,6 +23,7 @@ from dia_server.errors import (
     ReplayMismatch,
     StorageFull,
 )
+from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, NewJob
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.results import Results
@@ -228,3 +229,20 @@ async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, 
     assert list(results.folder.iterdir()) == []
     with pytest.raises(JobNotFound):
         await results.delete("k", job.id)
+
+
+async def test_no_job_is_done_before_its_file_has_its_name_for_good(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def fail(folder: Path) -> None:
+        synced.append(folder)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runner_module, "sync_folder", fail)
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted("sound")).running(), asyncio.timeout(60):
+        while not synced:
+            await asyncio.sleep(0.02)
+    assert (await row(database)).status == "pending"

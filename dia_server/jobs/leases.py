@@ -86,7 +86,7 @@ class Leases:
     ) -> bool:
         """The job is done; False if it isn't this runner's any more, so that nothing was written.
 
-        `publish` gives the file its name before anybody sees that the job is done; it may be called again.
+        `publish` gives the file its name, for good, before anybody sees that the job is done; it may be called again.
         """
         details = msgspec.json.encode(result).decode()
         return await self._finish(lease, publish, status="completed", file=file, result=details, progress=1.0)

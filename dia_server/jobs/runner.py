@@ -193,11 +193,10 @@ class Runner:
             # Where the database didn't tell that it was done, it is done again.
             if file is not None and (self._folder / file).exists():
                 (self._folder / file).replace(self._folder / str(name))
+                sync_folder(self._folder)
 
         if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
             log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
-            if file is not None:
-                await asyncio.to_thread(sync_folder, self._folder)
         else:
             log.warning("late result discarded", job=lease.id)
             if file is not None:
