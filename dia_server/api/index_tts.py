@@ -160,7 +160,7 @@ async def list_tasks(
     offset: Offset = 0,
 ) -> TaskList:
     """The tasks of a status: all of them, or the newest ones."""
-    found = await job_store.listed(KIND, status=_JOB_STATUSES[status], limit=limit, offset=offset)
+    found = await job_store.listed(KIND, status=_JOB_STATUSES[status], limit=limit, offset=offset, places=False)
     total = (await job_store.counts(KIND)).get(_JOB_STATUSES[status], 0)
     return TaskList(total, [_answer(job) for job in found])
 
