@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,9 +18,11 @@ from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.pool.pool import Pool, running_pool
 from dia_server.services import conditioning as conditioning_module
+from dia_server.services.account import Account
 from dia_server.services.conditioning import RAW, Conditioning
 from dia_server.services.decoding import decode_recording
 from dia_server.services.plan import Plan
+from dia_server.services.speech_jobs import SpeechJobs
 from dia_server.settings import HELPERS, Settings
 from dia_server.tasks import Delivery, Reference, Speak
 from recordings import RATE, encoded, voice_like
@@ -111,3 +117,29 @@ async def test_a_slow_decoding_delays_no_other_recording(
             await conditioning.applied(plan_with(other, other))
         may_go_on.set()
     assert begun == [Path(slow.path), Path(other.path)]
+
+
+class Ageing:
+    """Speech that takes more than an hour for each segment."""
+
+    async def behind(self, plan: Plan, account: Account) -> AsyncIterator[bytes]:
+        for _ in plan.tasks:
+            for reference in plan.references:
+                os.utime(reference.path, (0, 0))
+            account.segments += 1
+            yield bytes(1024)
+
+
+async def test_the_recordings_of_a_long_task_are_not_swept(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    wav = Reference(path=str(blobs.path(blobs.put(b"decoded", ".wav"), ".wav")), sha256="", transcript="")
+    history = SimpleNamespace(saves=False, add=AsyncMock())
+    speaking = SpeechJobs(cast("Any", Ageing()), cast("Any", history), blobs)
+    kept: list[tuple[float, bool]] = []
+
+    def report(share: float) -> None:
+        blobs.sweep([], [])
+        kept.append((share, Path(wav.path).exists()))
+
+    await speaking.speak("id", plan_with(wav, wav), tmp_path / "tasks" / "id.1", report)
+    assert kept == [(0.5, True), (1.0, True)]
