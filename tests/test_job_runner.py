@@ -115,6 +115,21 @@ async def test_a_halt_gives_jobs_back_whenever_the_end_comes(database: Database,
     assert (found.status, found.attempts, found.progress) == ("pending", 0, 0.0)
 
 
+async def test_models_on_need_have_room_of_their_own(database: Database, tmp_path: Path) -> None:
+    store = JobStore(database, SETTINGS)
+    models = ["slow", "slow", "slow", "fast", "fast"]
+    for model in models:
+        await store.submit(NewJob(kind="k", model=model, voice=None, request={}, payload=b""))
+    leases = Leases(database, SETTINGS, "ann")
+    runner = Runner(leases, {"k": Scripted()}, SETTINGS, tmp_path, lambda: 1, lambda: {frozenset({"slow"}): 2})
+    async with runner.running():
+        async with asyncio.timeout(60):
+            while (await store.counts()).get("processing") != 3:
+                await asyncio.sleep(0.02)
+        running = await database.read(select(jobs.c.model).where(jobs.c.status == "processing"))
+        assert sorted(row.model for row in running) == ["fast", "slow", "slow"]
+
+
 async def test_a_halt_gives_jobs_back_before_the_end(database: Database, tmp_path: Path) -> None:
     await submit(database)
     runner = runner_of(database, tmp_path, Scripted())

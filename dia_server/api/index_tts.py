@@ -111,6 +111,7 @@ async def create_task(
         job = await job_store.submit(
             NewJob(
                 kind=KIND,
+                model=planned.plan.model,
                 voice=planned.plan.voice,
                 request={"params": shown, "unused_params": planned.unused, "seed": planned.plan.seed},
                 payload=payload_of(planned, data.params.output_path),

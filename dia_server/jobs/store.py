@@ -247,6 +247,7 @@ def _values(new: NewJob) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid4()),
         "kind": new.kind,
+        "model": new.model,
         "status": "pending",
         "voice": new.voice,
         "request": msgspec.json.encode(new.request).decode(),
