@@ -108,7 +108,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
     if takes_tasks:
         conditioning = Conditioning(settings, pool, blobs)
         handlers[index_tts.KIND] = IndexTtsJobs(settings, home, blobs, conditioning, speaking)
-    runner = Runner(leases, handlers, settings, home / RESULTS, pool.slots)
+    runner = Runner(leases, handlers, settings, home / RESULTS, pool.slots, pool.on_need)
     jobs = JobStore(database, settings, runner.wake)
     pool.at_drain(runner.halt)
     references = References(prompts, blobs)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
+from dia_server.audio.samples import Samples
 from dia_server.audio.wav import read_info
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.pool.pool import Pool, running_pool
+from dia_server.services import conditioning as conditioning_module
+from dia_server.services.account import Account
 from dia_server.services.conditioning import RAW, Conditioning
+from dia_server.services.decoding import decode_recording
 from dia_server.services.plan import Plan
+from dia_server.services.speech_jobs import SpeechJobs
 from dia_server.settings import HELPERS, Settings
 from dia_server.tasks import Delivery, Reference, Speak
 from recordings import RATE, encoded, voice_like
@@ -81,3 +91,55 @@ async def test_what_is_no_recording_is_refused_each_time(pool: Pool, tmp_path: P
     for _ in range(2):
         with pytest.raises(BadInput, match="Failed to process audio file"):
             await conditioning.applied(plan_with(raw, raw))
+
+
+async def test_a_slow_decoding_delays_no_other_recording(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, may_go_on, begun = Blobs(tmp_path), asyncio.Event(), []
+    slow = kept(blobs, encoded("flac", "flac", voice_like(2.0), rate=RATE))
+    other = kept(blobs, encoded("flac", "flac", voice_like(3.0), rate=RATE))
+
+    async def decode(pool: Pool, untrusted: Path, settings: Settings) -> tuple[Samples, int]:
+        begun.append(untrusted)
+        if untrusted == Path(slow.path):
+            await may_go_on.wait()
+        return await decode_recording(pool, untrusted, settings)
+
+    monkeypatch.setattr(conditioning_module, "decode_recording", decode)
+    conditioning = Conditioning(SETTINGS, pool, blobs)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            tasks.create_task(conditioning.applied(plan_with(slow, slow)))
+        async with asyncio.timeout(20):
+            while not begun:
+                await asyncio.sleep(0.01)
+            await conditioning.applied(plan_with(other, other))
+        may_go_on.set()
+    assert begun == [Path(slow.path), Path(other.path)]
+
+
+class Ageing:
+    """Speech that takes more than an hour for each segment."""
+
+    async def behind(self, plan: Plan, account: Account) -> AsyncIterator[bytes]:
+        for _ in plan.tasks:
+            for reference in plan.references:
+                os.utime(reference.path, (0, 0))
+            account.segments += 1
+            yield bytes(1024)
+
+
+async def test_the_recordings_of_a_long_task_are_not_swept(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    wav = Reference(path=str(blobs.path(blobs.put(b"decoded", ".wav"), ".wav")), sha256="", transcript="")
+    history = SimpleNamespace(saves=False, add=AsyncMock())
+    speaking = SpeechJobs(cast("Any", Ageing()), cast("Any", history), blobs)
+    kept: list[tuple[float, bool]] = []
+
+    def report(share: float) -> None:
+        blobs.sweep([], [])
+        kept.append((share, Path(wav.path).exists()))
+
+    await speaking.speak("id", plan_with(wav, wav), tmp_path / "tasks" / "id.1", report)
+    assert kept == [(0.5, True), (1.0, True)]

@@ -23,6 +23,7 @@ from dia_server.errors import (
     ReplayMismatch,
     StorageFull,
 )
+from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, NewJob
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.results import Results
@@ -112,6 +113,21 @@ async def test_a_halt_gives_jobs_back_whenever_the_end_comes(database: Database,
             await asyncio.sleep(0)
     found = await row(database)
     assert (found.status, found.attempts, found.progress) == ("pending", 0, 0.0)
+
+
+async def test_models_on_need_have_room_of_their_own(database: Database, tmp_path: Path) -> None:
+    store = JobStore(database, SETTINGS)
+    models = ["slow", "slow", "slow", "fast", "fast"]
+    for model in models:
+        await store.submit(NewJob(kind="k", model=model, voice=None, request={}, payload=b""))
+    leases = Leases(database, SETTINGS, "ann")
+    runner = Runner(leases, {"k": Scripted()}, SETTINGS, tmp_path, lambda: 1, lambda: {frozenset({"slow"}): 2})
+    async with runner.running():
+        async with asyncio.timeout(60):
+            while (await store.counts()).get("processing") != 3:
+                await asyncio.sleep(0.02)
+        running = await database.read(select(jobs.c.model).where(jobs.c.status == "processing"))
+        assert sorted(row.model for row in running) == ["fast", "slow", "slow"]
 
 
 async def test_a_halt_gives_jobs_back_before_the_end(database: Database, tmp_path: Path) -> None:
@@ -228,3 +244,20 @@ async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, 
     assert list(results.folder.iterdir()) == []
     with pytest.raises(JobNotFound):
         await results.delete("k", job.id)
+
+
+async def test_no_job_is_done_before_its_file_has_its_name_for_good(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def fail(folder: Path) -> None:
+        synced.append(folder)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runner_module, "sync_folder", fail)
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted("sound")).running(), asyncio.timeout(60):
+        while not synced:
+            await asyncio.sleep(0.02)
+    assert (await row(database)).status == "pending"

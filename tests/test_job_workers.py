@@ -213,3 +213,22 @@ def test_a_model_that_is_not_installed_says_what_to_do(tmp_path: Path) -> None:
         answer = index_tts.post(server, {"text": TEXT, "spk_audio_prompt": "static"})
         assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
         assert answer.json() == {"detail": "No lane runs model 'hibari'; add it to `lanes` in config.yaml"}
+
+
+def test_tasks_of_a_lane_on_need_keep_no_others_waiting(tmp_path: Path) -> None:
+    """They are claimed one by one, so that the time that each may take begins with its turn."""
+    lanes = {
+        "speech": {"models": ["hibari"], "processes": 1},
+        "rare": {"models": ["noise"], "processes": 1, "idle_timeout": 600},
+    }
+    make_home(tmp_path, {"engine": "hibari", "lanes": lanes})
+    with running_server(tmp_path) as server:
+        slow = TASK | {"text": LONG, "spk_audio_prompt": "slow"}
+        ids = [index_tts.submit(server, slow) for _ in range(4)]
+        wait_until(lambda: index_tts.task(server, ids[0])["status"] == "running")
+        other = index_tts.submit(server, {"text": TEXT, "spk_audio_prompt": "examples/voice_01.wav", "model": "hibari"})
+        assert index_tts.ended(server, other)["status"] == "done"
+        spoken = submit(server, voice_id="skylark")
+        wait_until(lambda: status(server, spoken) == "completed")
+        states = [index_tts.task(server, task_id)["status"] for task_id in ids]
+        assert states == ["running", "pending", "pending", "pending"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,3 +216,17 @@ def test_starters_come_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         install_starters(tmp_path / "voices")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_starts_at_the_same_time_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replacing = tmp_path / "examples", store_module.replacing
+
+    def overtaken(path: Path) -> AbstractContextManager[IO[bytes]]:
+        folder.mkdir(exist_ok=True)
+        (folder / "theirs.wav").touch()
+        return replacing(path)
+
+    monkeypatch.setattr(store_module, "replacing", overtaken)
+    install_examples(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["examples"]
+    assert [path.name for path in folder.iterdir()] == ["theirs.wav"]

@@ -118,6 +118,7 @@ async def create_task(
         job = await job_store.submit(
             NewJob(
                 kind=KIND,
+                model=planned.plan.model,
                 voice=planned.plan.voice,
                 request={"params": shown, "unused_params": planned.unused, "seed": planned.plan.seed},
                 payload=payload_of(planned, data.params.output_path),
@@ -167,7 +168,7 @@ async def list_tasks(
     offset: Offset = 0,
 ) -> TaskList:
     """The tasks of a status: all of them, or the newest ones."""
-    found = await job_store.listed(KIND, status=_JOB_STATUSES[status], limit=limit, offset=offset)
+    found = await job_store.listed(KIND, status=_JOB_STATUSES[status], limit=limit, offset=offset, places=False)
     total = (await job_store.counts(KIND)).get(_JOB_STATUSES[status], 0)
     return TaskList(total, [_answer(job) for job in found])
 

@@ -62,7 +62,7 @@ class Results:
             JobNotFound: there is none.
         """
         await self._store.doom(kind, job_id)
-        await asyncio.to_thread(self._unlink, [job_id])
+        await asyncio.to_thread(self._unlink, [job_id], f"{job_id}.*")
         await self._store.remove([job_id])
 
     async def sweep(self) -> None:
@@ -101,16 +101,16 @@ class Results:
         before = time.time() - LOST_SECONDS
         return [(path.name, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
 
-    def _unlink(self, job_ids: Iterable[str]) -> None:
-        """Remove all that attempts at these jobs have left."""
+    def _unlink(self, job_ids: Iterable[str], pattern: str = "*") -> None:
+        """Remove all that attempts at these jobs have left, by names of this pattern."""
         ids = set(job_ids)
-        for path, job_id in self._attempts():
+        for path, job_id in self._attempts(pattern):
             if job_id in ids:
                 path.unlink(missing_ok=True)
 
-    def _attempts(self) -> Iterator[tuple[Path, str]]:
+    def _attempts(self, pattern: str = "*") -> Iterator[tuple[Path, str]]:
         """The files of attempts, with their jobs' ids."""
-        for path in list(self.folder.glob("*")):
+        for path in list(self.folder.glob(pattern)):
             if (found := _FILE.fullmatch(path.name)) and path.is_file():
                 yield path, found[1]
 

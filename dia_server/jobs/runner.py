@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -14,7 +15,7 @@ import structlog
 from dia_server.background import wait_for_event
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
 from dia_server.files import sync_folder
-from dia_server.jobs.job import Lease
+from dia_server.jobs.job import Lease, Wanted
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
 
@@ -63,13 +64,18 @@ class Runner:
         settings: Settings,
         folder: Path,
         slots: Callable[[], int],
+        on_need: Callable[[], Mapping[AbstractSet[str], int]] = dict,
     ) -> None:
-        """`folder` gets the files; `slots` tells how many tasks can run at once."""
+        """`folder` gets the files; `slots` tells how many tasks can run at once.
+
+        Those of the models in `on_need` have room of their own, so that they keep no others waiting.
+        """
         self._leases = leases
         self._handlers = handlers
         self._settings = settings
         self._folder = folder
         self._slots = slots
+        self._on_need = on_need
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._progress: dict[Lease, float] = {}
         self._told: dict[Lease, float] = {}
@@ -132,12 +138,19 @@ class Runner:
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
-        slots = self._slots()
+        kinds, slots, on_need = tuple(self._handlers), self._slots(), self._on_need()
+        others = Wanted(kinds=kinds, models=frozenset().union(*on_need), others=True)
+        count = await self._claim_some(others, slots + self._ahead()) if slots else 0
+        for models, most in on_need.items():
+            count += await self._claim_some(Wanted(kinds=kinds, models=models), most)
+        return count
+
+    async def _claim_some(self, wanted: Wanted, most: int) -> int:
         # What is only to be written down takes no slot any more.
-        room = slots + self._ahead() - sum(share < 1 for share in self._progress.values()) if slots else 0
-        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(self._handlers):
+        room = most - sum(share < 1 for lease, share in self._progress.items() if wanted.has(lease))
+        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(wanted):
             return 0
-        leases = await self._leases.claim(self._handlers, room)
+        leases = await self._leases.claim(wanted, room)
         for lease in leases:
             self._progress[lease] = 0.0
             self._running[lease] = asyncio.create_task(self._run(lease), name=f"job {lease.id}")
@@ -193,11 +206,10 @@ class Runner:
             # Where the database didn't tell that it was done, it is done again.
             if file is not None and (self._folder / file).exists():
                 (self._folder / file).replace(self._folder / str(name))
+                sync_folder(self._folder)
 
         if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
             log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
-            if file is not None:
-                await asyncio.to_thread(sync_folder, self._folder)
         else:
             log.warning("late result discarded", job=lease.id)
             if file is not None:

@@ -83,7 +83,7 @@ class JobStore:
         rows = await self._database.read(select(*SHOWN).where(jobs.c.kind == kind, jobs.c.id == job_id))
         if not rows:
             raise not_found(job_id)
-        return (await self._with_positions(rows))[0]
+        return (await self._jobs(rows))[0]
 
     async def listed(
         self,
@@ -94,8 +94,9 @@ class JobStore:
         since: float | None = None,
         limit: int | None = None,
         offset: int = 0,
+        places: bool = True,
     ) -> list[Job]:
-        """Those that match, the newest first; `since` in seconds since 1970."""
+        """Those that match, the newest first; `since` in seconds since 1970, `places` whether to look at the queue."""
         wanted = select(*SHOWN).where(jobs.c.kind == kind).order_by(jobs.c.number.desc())
         if status is not None:
             wanted = wanted.where(jobs.c.status == status)
@@ -104,12 +105,12 @@ class JobStore:
         if since is not None:
             wanted = wanted.where(jobs.c.created_at >= since)
         if limit is not None or offset:
-            return await self._with_positions(await self._database.read(wanted.limit(limit).offset(offset)))
+            return await self._jobs(await self._database.read(wanted.limit(limit).offset(offset)), places)
         found: list[Job] = []
         # Some at a time: there may be thousands, and others wait.
         page = wanted
         while rows := await self._database.read(page.limit(MOST_AT_ONCE)):
-            found += await self._with_positions(rows)
+            found += await self._jobs(rows, places)
             page = wanted.where(jobs.c.number < rows[-1].number)
         return found
 
@@ -216,8 +217,8 @@ class JobStore:
         rows = await self._database.read(select(jobs.c.blobs).where(jobs.c.blobs != "").distinct())
         return {name for row in rows for name in row.blobs.split()}
 
-    async def _with_positions(self, rows: Sequence[Row[Any]]) -> list[Job]:
-        positions = await self._positions(rows)
+    async def _jobs(self, rows: Sequence[Row[Any]], places: bool = True) -> list[Job]:
+        positions = await self._positions(rows) if places else {}
         return [_job(row, positions.get(row.number)) for row in rows]
 
     async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
@@ -246,6 +247,7 @@ def _values(new: NewJob) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid4()),
         "kind": new.kind,
+        "model": new.model,
         "status": "pending",
         "voice": new.voice,
         "request": msgspec.json.encode(new.request).decode(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -24,14 +25,15 @@ MOST_REMEMBERED = 1_000
 
 
 class Conditioning:
-    """Decodes and cleans recordings, one at a time."""
+    """Decodes and cleans recordings, each once at a time."""
 
     def __init__(self, settings: Settings, pool: Pool, blobs: Blobs) -> None:
         self._settings = settings
         self._pool = pool
         self._blobs = blobs
         self._wavs: dict[str, str] = {}
-        self._decoding = asyncio.Lock()
+        # By the raw recording's hash; those that nobody holds or waits for are gone.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def applied(self, plan: Plan) -> Plan:
         """The plan with wav blobs instead of raw ones.
@@ -45,7 +47,7 @@ class Conditioning:
         return recipe.with_references(plan, lambda reference: clean.get(reference.path, reference)) if raw else plan
 
     async def _clean(self, reference: Reference) -> Reference:
-        async with self._decoding:
+        async with self._locks.setdefault(reference.sha256, asyncio.Lock()):
             sha256 = self._wavs.pop(reference.sha256, "")
             if not self._blobs.renew(self._blobs.path(sha256, ".wav")):
                 sha256 = await self._decode(Path(reference.path))

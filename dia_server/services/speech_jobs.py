@@ -51,11 +51,17 @@ class SpeechJobs:
         """
         kind = FORMATS[plan.format]
         account = Account(id=job_id)
-        started, pieces = monotonic(), []
+        started, spoken, pieces = monotonic(), 0, []
+        recordings = {Path(reference.path) for reference in plan.references}
         async with aclosing(self._speech.behind(plan, account)) as stream:
             async for piece in stream:
                 pieces.append(piece)
-                report(account.segments / len(plan.tasks))
+                if account.segments > spoken:
+                    spoken = account.segments
+                    # The row names them as they were sent, not as they were decoded.
+                    for path in recordings:
+                        self._blobs.renew(path)
+                report(spoken / len(plan.tasks))
         data = kind.whole(b"".join(pieces))
         path = stem.with_name(f"{stem.name}.{kind.extension}")
         await uninterrupted(asyncio.to_thread(_write, path, data))

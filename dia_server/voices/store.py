@@ -179,5 +179,9 @@ def _install(source: Traversable, folder: Path) -> None:
             with replacing(part / each.name) as file:
                 file.write(each.read_bytes())
         part.rename(folder)
+    except OSError:
+        # Another process that starts on the same home may have been faster.
+        if not folder.is_dir():
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
