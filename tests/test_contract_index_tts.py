@@ -83,7 +83,10 @@ def test_task_speaker(server: Server) -> None:
     (server.home / "datasets" / "said.flac").write_bytes(said.file)
     call = {"text": "Hello world", "seed": 7}
     by_path = spoken(server, call | {"spk_audio_prompt": "datasets/said.flac"})
-    assert by_path == spoken(server, call | {"spk_audio_prompt": data_uri(said.file)})
+    uri = data_uri(said.file)
+    assert by_path == spoken(server, call | {"spk_audio_prompt": uri})
+    wrapped = uri[:100] + "".join(f"{uri[start : start + 76]}\n" for start in range(100, len(uri), 76))
+    assert by_path == spoken(server, call | {"spk_audio_prompt": wrapped})
     assert by_path == spoken(server, call | {"spk_audio_prompt": "task_speaker"})
     by_voice = spoken(server, call | {"spk_audio_prompt": "owl"})
     assert by_voice == server.speak("Hello world", voice="owl", seed=7, response_format="wav").content
@@ -250,9 +253,16 @@ def test_tasks_listed(server: Server) -> None:
         assert ids[-1] in {found["id"] for found in server.get("/tasks?status=pending").json()["tasks"]}
     failed = ended(server, submit(server, NOISE | {"spk_audio_prompt": "tasks/nonesuch.wav"}))
     assert server.get("/tasks?status=error").json()["tasks"][0]["error"] == failed["error"]
+    for limit in (0, -1, 2**63):
+        assert server.get(f"/tasks?limit={limit}").status_code == 400
     refused = server.get("/tasks?status=lost")
     assert refused.status_code == 400
     assert refused.json()["detail"].endswith("allowed are done, error, pending, running")
+
+
+def test_parameters_that_nobody_knows_are_named(server: Server) -> None:
+    answer = post(server, NOISE | {"emo_vektor": [1, 0, 0, 0, 0, 0, 0, 0]})
+    assert (answer.status_code, "emo_vektor" in answer.json()["unused_params"]) == (200, True)
 
 
 def test_recordings_are_not_repeated_in_lists(server: Server) -> None:

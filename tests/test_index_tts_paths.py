@@ -147,6 +147,8 @@ def test_data_uris_are_held_to_the_same(server: Server) -> None:
         f"outputs/{'a' * 300}/mine.wav",
         "outputs/" + "a/" * 3_000 + "mine.wav",
         "tasks/a\0.wav",
+        "tasks/a\n.wav",
+        "tasks/a\x1b[31m.wav",
     ],
 )
 def test_outputs_elsewhere_are_refused(server: Server, path: str) -> None:

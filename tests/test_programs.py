@@ -393,6 +393,26 @@ def test_a_program_that_can_not_be_started_says_why(interpreter: str, tmp_path: 
         answer = ask(server, "tone", "Hello.")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
         assert "gone.py" in answer.json()["error"]["message"]
+        params = {"text": "Hello.", "spk_audio_prompt": "examples/voice_01.wav", "model": "tone"}
+        task_id = server.post("/tts", {"params": params}).json()["task_id"]
+        wait_until(lambda: server.get(f"/tts/{task_id}").json()["status"] == "error")
+        assert "gone.py" in server.get(f"/tts/{task_id}").json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        ({"command": ["venv/bin/python"]}, "venv/bin/python"),
+        ({"command": ["python3"], "folder": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_a_program_that_is_not_there_is_not_ready(setup: dict[str, Any], words: str, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {"models": {"tone": {"sample_rate": RATE, **setup}}})
+    listed = subprocess.run(
+        [sys.executable, "-m", "dia_server", "models", "--home", str(home)],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
+    ).stdout  # fmt: skip
+    assert words in next(line for line in listed.splitlines() if "tone" in line)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from litestar.response import File
 from dia_server.api.access import RATED
 from dia_server.api.bodies import decode_json
 from dia_server.api.documents import AUDIO_HEADERS, TASK_LINKS, SpokenWavOperation, failures, leading_to
-from dia_server.api.fields import Limit, Offset
+from dia_server.api.fields import Offset
 from dia_server.api.index_tts_bodies import TaskBody, TaskParams
 from dia_server.api.jobs import idempotency_key
 from dia_server.errors import GenerationFailed, JobNotCompleted, JobNotFound, TooLarge
@@ -39,6 +39,8 @@ _STATUSES: dict[JobStatus, Status] = {
     "pending": "pending", "processing": "running", "completed": "done", "failed": "error",
 }  # fmt: skip
 _JOB_STATUSES = {shown: status for status, shown in _STATUSES.items()}
+_KNOWN = frozenset(TaskParams.__struct_fields__)
+MOST_NAME = 100
 # Three bytes become four characters; in parts, so that other threads get their turns.
 _BLOCK_BYTES = 3 * 262_144
 
@@ -115,12 +117,13 @@ async def create_task(
         if data.params.output_path is not None:
             await asyncio.to_thread(check_output, results.home, data.params.output_path, "output_path")
         planned = await index_tts.plan(data.params.request())
+        unused = sorted({*planned.unused, *(name[:MOST_NAME] for name in shown.keys() - _KNOWN)})
         job = await job_store.submit(
             NewJob(
                 kind=KIND,
                 model=planned.plan.model,
                 voice=planned.plan.voice,
-                request={"params": shown, "unused_params": planned.unused, "seed": planned.plan.seed},
+                request={"params": shown, "unused_params": unused, "seed": planned.plan.seed},
                 payload=payload_of(planned, data.params.output_path),
                 blobs=() if planned.problem else recipe.blobs_of(planned.plan),
                 idempotency_key=key,
@@ -164,7 +167,7 @@ async def get_task_audio(task_id: str, job_store: JobStore, results: Results) ->
 async def list_tasks(
     job_store: JobStore,
     status: Annotated[Status, Parameter(description="how they stand")] = "done",
-    limit: Limit | None = None,
+    limit: Annotated[int | None, Parameter(ge=1, le=2**31, description="how many of the newest ones")] = None,
     offset: Offset = 0,
 ) -> TaskList:
     """The tasks of a status: all of them, or the newest ones."""

@@ -59,6 +59,8 @@ def check_output(home: Path, path: str, field: str) -> None:
     if not path.endswith(WAV):
         raise BadInput(f"'{field}' must end in {WAV}", param=field)
     _check_folder(path, OUTPUTS, field)
+    if not path.isprintable():
+        raise BadInput(f"'{field}': '{_shown(path)}' has characters that can't be printed", param=field)
     name, target = PurePosixPath(path).name, home / path
     if name.startswith(".") or _OWN.fullmatch(name):
         raise BadInput(f"'{field}': '{_shown(path)}' is a name of the server's own; choose another", param=field)

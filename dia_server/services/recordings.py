@@ -129,6 +129,8 @@ def is_data_uri(given: str) -> bool:
 
 def _decoded(uri: str, most_bytes: int, field: str) -> bytes:
     head, comma, text = uri.partition(",")
+    # As programs wrap it that write it for mail.
+    text = "".join(text.split())
     if not comma or not head.lower().endswith(";base64"):
         raise BadInput(f"'{field}': the data URI must be like data:audio/wav;base64,UklGR…", param=field)
     parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]

@@ -5,10 +5,14 @@ docs/programs.md says how such a program is written.
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from dia_server.errors import ModelUnavailable
 from dia_server.models.protocol import Manifest
 
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
@@ -68,9 +72,26 @@ def manifest(name: str, setup: ProgramSetup) -> Manifest:
         source=f"`models: {name}` in config.yaml",
         languages=setup.languages,
         directable=frozenset(setup.directable),
+        check=partial(_check, name),
         beat_seconds=setup.beat_seconds,
         devices=frozenset({"cpu", "cuda"}),
     )
+
+
+def _check(name: str, setup: Any) -> None:
+    """Whether there is something to start; whether it comes up shows when it does.
+
+    Raises:
+        ModelUnavailable: there is not.
+    """
+    folder = Path(setup.folder).expanduser()
+    if not folder.is_dir():
+        raise ModelUnavailable(f"the folder {folder} is not there; `models: {name}: folder` in config.yaml names it")
+    first = setup.command[0]
+    if which(folder / first if "/" in first else first, path=setup.environment.get("PATH")) is None:
+        raise ModelUnavailable(
+            f"there is no program {first} in {folder}; `models: {name}: command` in config.yaml begins with it"
+        )
 
 
 def options_of(setup: ProgramSetup) -> type[msgspec.Struct]:
