@@ -24,6 +24,7 @@ from dia_server.api import (
     errors,
     generate,
     gpus,
+    index_tts,
     jobs,
     logs,
     mappings,
@@ -37,13 +38,14 @@ from dia_server.api import (
     whisper,
 )
 from dia_server.api.access import KeyGuard, RateGuard, TurnGuard
-from dia_server.api.bodies import FILE_BOUND, JsonBody, bounded_request
+from dia_server.api.bodies import BODY_BOUND, FILE_BOUND, JsonBody, LargeBodies, bounded_request
 from dia_server.api.cors import Cors
 from dia_server.api.head import HeadAsGet
 from dia_server.api.request_log import RequestLog
 from dia_server.api.uploads import Uploads
+from dia_server.background import in_background
 from dia_server.config_file import Sources
-from dia_server.core import Core
+from dia_server.core import Core, sweep_blobs_for_ever
 from dia_server.errors import DiaServerError
 from dia_server.jobs.feed import Feed
 from dia_server.services.configuration import Configuration
@@ -93,6 +95,10 @@ ROUTES = (
     jobs.cancel_job,
     jobs.get_result,
     jobs.watch_job,
+    index_tts.get_task,
+    index_tts.get_task_audio,
+    index_tts.list_tasks,
+    index_tts.delete_task,
     queue.queue_stats,
     logs.list_logs,
     logs.clear_logs,
@@ -130,6 +136,12 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
     return Litestar(
         route_handlers=[
             *ROUTES,
+            Router(
+                "/",
+                route_handlers=[index_tts.create_task],
+                opt={BODY_BOUND: "max_task_body_bytes"},
+                middleware=[LargeBodies(settings)],
+            ),
             _with_files("max_upload_bytes", transcriptions.create_transcription, transcriptions.create_translation),
             _with_files("max_upload_bytes", prompts.upload_prompt),
             # Litestar wants all that a path takes in one place.
@@ -145,6 +157,7 @@ def create_routes(core: Core, sources: Sources) -> Litestar:
             "choice": _given(pool.choice),
             "voices": _given(voices_there),
             "planner": _given(core.planner),
+            "index_tts": _given(core.index_tts),
             "speech": _given(core.speech),
             "history": _given(core.history),
             "job_store": _given(core.jobs),
@@ -185,6 +198,7 @@ async def _running(core: Core, discovery: Discovery, app: Litestar) -> AsyncGene
     async with AsyncExitStack() as running:
         await running.enter_async_context(discovery.running())
         await running.enter_async_context(core.results.swept())
+        await running.enter_async_context(in_background(sweep_blobs_for_ever(core), "blobs"))
         if core.settings.run_jobs_in_server:
             await running.enter_async_context(core.runner.running())
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,14 +31,32 @@ class Blobs:
         Raises:
             OSError: the file can't be read, or the folder not be written to.
         """
-        data = source.read_bytes()
+        return self.put(source.read_bytes(), source.suffix)
+
+    def put(self, data: bytes, suffix: str) -> str:
+        """Keep these bytes, unless they are there and whole; their sha256.
+
+        Raises:
+            OSError: the folder can't be written to.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
-        copy = self.path(sha256, source.suffix)
-        if not copy.exists() or copy.read_bytes() != data:
-            self._folder.mkdir(exist_ok=True)
-            with replacing(copy) as file:
-                file.write(data)
+        copy = self.path(sha256, suffix)
+        if self.renew(copy) and copy.read_bytes() == data:
+            return sha256
+        self._folder.mkdir(exist_ok=True)
+        with replacing(copy) as file:
+            file.write(data)
         return sha256
+
+    def renew(self, path: Path) -> bool:
+        """Whether a blob is there; it counts as new then, since somebody is about to refer to it."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # somebody else's, or on a disk that is read-only
+        return True
 
     def sweep(self, sources: Iterable[Path], names: Iterable[str]) -> None:
         """Remove the blobs that have none of these names and are copies of none of these files.

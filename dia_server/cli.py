@@ -288,9 +288,11 @@ def _settings(home: Path, config: Path | None, *, workers: int | None = None, **
 
     from dia_server.config_file import load_settings
     from dia_server.home import use_caches
+    from dia_server.models import registry
 
     use_caches(home.resolve())
     settings = load_settings(*_sources(home, config, **overrides))
+    registry.register(settings.models)
     if workers is not None:
         if "speech" not in settings.lanes:
             raise SettingsError("--workers counts those of the lane 'speech', and config.yaml has no such lane")

@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from dia_server.errors import SettingsError
-from dia_server.settings import HELPERS, Settings
+from dia_server.settings import HELPERS, Settings, patient_lane
 
 ENVIRONMENT_PREFIX = "DIA_SERVER_"
 
@@ -83,7 +83,12 @@ def parse_settings(
     try:
         settings = msgspec.convert(merged, Settings)
         helpers = {name: lane for name, lane in HELPERS.items() if name not in settings.lanes}
-        return msgspec.structs.replace(settings, lanes=settings.lanes | helpers)
+        programs = {
+            name: patient_lane(name)
+            for name, setup in settings.models.items()
+            if "command" in setup and name not in settings.lanes and settings.lane_of(name) is None
+        }
+        return msgspec.structs.replace(settings, lanes=settings.lanes | helpers | programs)
     except msgspec.ValidationError as error:
         where = (
             f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"

@@ -202,6 +202,13 @@ class GenerationFailed(DiaServerError):
     final = True
 
 
+class Damaged(DiaServerError):
+    """What the server has kept can't be read any more."""
+
+    code = "damaged"
+    final = True
+
+
 class ReplayMismatch(DiaServerError):
     """A replayed segment differs from the samples already delivered: the stream can't go on truthfully."""
 

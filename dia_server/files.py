@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -61,7 +61,12 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have new names in a folder outlive a power cut.
+
+    Raises:
+        OSError: the disk fails.
+    """
     if os.name != "posix":
         return  # Windows can't open folders, and makes renames durable by itself
     descriptor = os.open(folder, os.O_RDONLY)

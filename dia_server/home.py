@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.errors import SettingsError
 from dia_server.files import PART_SUFFIX
 from dia_server.voices.prompts import FOLDER as PROMPTS
-from dia_server.voices.store import install_starters
+from dia_server.voices.store import install_examples, install_starters
 
 # Libraries and models that would write elsewhere, and the folder of the cache that each gets instead.
 CACHES = {
@@ -21,6 +22,7 @@ CACHES = {
     "HF_HOME": "huggingface",
     "WHISPER_HOME": "whisper",
     "DIA_CACHE": "dia",
+    "DIA_HASHES": "hashes",
     "TORCHINDUCTOR_CACHE_DIR": "torch",
     "TRITON_CACHE_DIR": "triton",
 }
@@ -28,10 +30,10 @@ CACHES = {
 # Libraries that would report to their makers.
 SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-# Where files are written.
+# Where files and folders are written.
 UNFINISHED = (
-    "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
-    "cache/dia/prompts", "cache/dia/hashes",
+    ".", "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
+    "cache/hibari/manners", "cache/dia/prompts", "cache/hashes",
 )  # fmt: skip
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.
 ABANDONED_SECONDS = 3_600
@@ -45,7 +47,7 @@ def use_caches(home: Path) -> None:
 
 
 def open_home(home: Path) -> Path:
-    """Make the home ready for use: starter voices on first use, and caches inside it.
+    """Make the home ready for use: starter voices and examples on first use, and caches inside it.
 
     Raises:
         SettingsError: the folder can't be written to.
@@ -57,6 +59,7 @@ def open_home(home: Path) -> Path:
         use_caches(home)
         tempfile.tempdir = None  # look at TMPDIR again
         install_starters(home / "voices")
+        install_examples(home / "examples")
         for folder in UNFINISHED:
             _sweep(home / folder)
     except OSError as error:
@@ -68,5 +71,9 @@ def _sweep(folder: Path) -> None:
     """Remove unfinished files that nobody will finish."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime < ABANDONED_SECONDS:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()

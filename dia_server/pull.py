@@ -29,7 +29,7 @@ def pull(model: str, settings: Settings, sources: Sources) -> None:
     downloads = manifest.downloads(settings)
     repositories = manifest.repositories(registry.setup_of(model, settings.models))
     if not downloads and not repositories:
-        console.print(f"{model}: it comes whole with its package")
+        console.print(f"{model}: {registry.lacking(model, settings.models) or 'it comes whole with its package'}")
         return
     if missing := [download for download in downloads if not download.path.exists()]:
         _pull_files(missing)

@@ -21,7 +21,7 @@ from dia_server import __version__
 from dia_server.errors import DiaServerError, SettingsError
 from dia_server.models import memory, registry
 from dia_server.models.memory import GB, Need
-from dia_server.models.protocol import DeviceName, Manifest
+from dia_server.models.protocol import DeviceName, Manifest, nothing_to_check
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.serve import listen
@@ -136,10 +136,10 @@ def _model(name: str, manifest: Manifest, settings: Settings, devices: Devices |
         return Finding(f"model {name}", settings.engine != name, state, f"if you want it: {manifest.installation}")
     if state.startswith("ready"):
         return Finding(f"model {name}", True, state)
-    if manifest.memory is not None:
-        # Whoever has not chosen it needs none of its weights.
-        is_chosen = settings.engine == name
-        advice = "do as it says, or name another `engine`" if is_chosen else "if you want it, do as it says"
+    if manifest.check is not nothing_to_check:
+        # Whoever has not chosen it needs none of its files.
+        is_chosen = name in (settings.engine, settings.emotion_model, settings.index_tts.model)
+        advice = "do as it says, or name another model" if is_chosen else "if you want it, do as it says"
         return Finding(f"model {name}", not is_chosen, state, advice)
     return Finding(f"model {name}", False, state, "reinstall with `make clean serve`, or leave the model alone")
 

@@ -118,7 +118,9 @@ async def _serve(
         from dia_server.app import create_app
         from dia_server.core import running_core, sweep_blobs
 
-        core = await running.enter_async_context(running_core(settings, home, pool, name))
+        core = await running.enter_async_context(
+            running_core(settings, home, pool, name, takes_tasks=settings.index_tts.run_in_server)
+        )
         await sweep_blobs(core)
         config = uvicorn.Config(
             create_app(core, sources),

@@ -76,12 +76,38 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("`models` must name at least one")
 
 
+class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who speaks the tasks of IndexTTS2's API, and where."""
+
+    run_in_server: Annotated[
+        bool,
+        _meta(
+            "let the server run tasks itself, where it runs jobs at all; false leaves them to `dia-server worker`",
+            restart="it is decided with the start",
+        ),
+    ] = True
+    model: Annotated[
+        str,
+        _meta(
+            "the model of tasks that name none; auto is `index-tts2` if `models` sets it up, or else the default one "
+            "if it imitates recordings, or else hibari"
+        ),
+    ] = "auto"
+
+
+def patient_lane(model: str) -> Lane:
+    """A lane for one large model, which is there on need: a minute to load and, on a small GPU, ten for a sentence."""
+    return Lane(models=(model,), idle_timeout=600.0, task_timeout=1800.0)
+
+
 # Lanes that are there even if the settings name others only.
 HELPERS: dict[str, Lane] = {
     # Untrusted files are decoded in a process that holds nothing else. It starts in half a second, and takes 60 MB.
     "decode": Lane(models=("decoder",), idle_timeout=60.0),
     # The timeout is enough to write down half an hour at three times its pace.
-    "tools": Lane(models=("whisper",), threads=2, idle_timeout=300.0, task_timeout=600.0),
+    "tools": Lane(models=("whisper", "emotions"), threads=2, idle_timeout=300.0, task_timeout=600.0),
+    "index-tts2": patient_lane("index-tts2"),
+    "voxcpm": patient_lane("voxcpm"),
 }
 
 
@@ -177,6 +203,11 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_body_bytes: Annotated[
         int, msgspec.Meta(ge=LEAST_BYTES), _meta("largest JSON body; the longest text, escaped, fits many times")
     ] = 262_144
+    max_task_body_bytes: Annotated[
+        int,
+        msgspec.Meta(ge=LEAST_BYTES),
+        _meta("largest JSON body of POST /tts, which may bring a recording along: the largest upload in base64 fits"),
+    ] = 36_700_160
     max_upload_bytes: Annotated[
         Positive, _meta("largest uploaded recording; a minute in CD quality has 11 MB, and clients promise 25")
     ] = 26_214_400
@@ -209,7 +240,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = 60.0
     upload_timeout: Annotated[
         Seconds,
-        _meta("the same for uploads of files; in 300 s the largest one arrives over 0.7 Mbit/s"),
+        _meta(
+            "the same for uploads of files, in JSON too; in 300 s the largest one arrives over 0.7 Mbit/s, as JSON 1.0"
+        ),
     ] = 300.0
     write_timeout: Annotated[
         Seconds,
@@ -280,6 +313,13 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     job_max_attempts: Annotated[
         Positive, _meta("runners that may be lost over a job before it fails; restarts don't count")
     ] = 5
+    index_tts: Annotated[
+        Tasks,
+        _meta("the tasks of IndexTTS2's API", restart="it is decided with the start"),
+    ] = Tasks()
+    task_timeout_seconds: Annotated[
+        Seconds, _meta("seconds that one task of IndexTTS2's API may take, loading included; a slow GPU needs many")
+    ] = 3600.0
     job_retention_hours: Annotated[
         Seconds, _meta("hours that a finished job's result is kept; the job itself stays listed as long again")
     ] = 24.0
@@ -311,6 +351,14 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_transcription_seconds: Annotated[
         Seconds, _meta("longest recording that a request may have written down; bounds the worker's memory and time")
     ] = 1800.0
+
+    emotion_model: Annotated[
+        str | None,
+        _meta(
+            "what tells the emotion of a text, where a request wants that: null is a list of words, which needs "
+            "nothing; `emotions` is a classifier, an extra"
+        ),
+    ] = None
 
     save_outputs: Annotated[
         bool,

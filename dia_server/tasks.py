@@ -17,24 +17,6 @@ SAMPLE_BYTES = 4
 EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """How the text should be said; each model turns it into its own controls.
-
-    Attributes:
-        speed: pace relative to the model's own, within the range of its manifest.
-        pitch: higher or lower than the voice's own, in semitones.
-        volume: louder or softer than normal, in dB.
-        emotion: weights from 0 to 1, in the order of `EMOTIONS`; empty for none.
-        style: manner of speaking; one that the model doesn't know is said as neutral.
-    """
-
-    speed: float = 1.0
-    pitch: float = 0.0
-    volume: float = 0.0
-    emotion: tuple[float, ...] = ()
-    style: str = "neutral"
-
-
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A recording of somebody to sound like.
 
@@ -49,8 +31,32 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     transcript: str | None = None
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """How the text should be said; each model turns it into its own controls.
+
+    Attributes:
+        speed: pace relative to the model's own, within the range of its manifest.
+        pitch: higher or lower than the voice's own, in semitones.
+        volume: louder or softer than normal, in dB.
+        emotion: weights from 0 to 1, in the order of `EMOTIONS`; empty for none.
+        emotion_reference: a recording whose manner is taken over instead, whoever speaks in it.
+        emotion_strength: how much of that manner, from 0 to 1.
+        style: manner of speaking; one that the model doesn't know is said as neutral.
+    """
+
+    speed: float = 1.0
+    pitch: float = 0.0
+    volume: float = 0.0
+    emotion: tuple[float, ...] = ()
+    emotion_reference: Reference | None = None
+    emotion_strength: float = 1.0
+    style: str = "neutral"
+
+
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     """Read one segment aloud.
+
+    `Done.value` has what a model tells of its work where its options ask for that, by name; else None.
 
     Attributes:
         model: registered name of the model.
@@ -121,7 +127,17 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
     with_words: bool = False
 
 
-Task = Speak | Decode | Transcribe
+class Classify(msgspec.Struct, frozen=True, kw_only=True, tag="classify"):
+    """Tell which emotions a text has.
+
+    `Done.value` has their weights, in the order of `EMOTIONS`, from 0 to 1 and 1 at most together.
+    """
+
+    model: str
+    text: str
+
+
+Task = Speak | Decode | Transcribe | Classify
 
 
 class Audio(msgspec.Struct, frozen=True, tag="audio"):
@@ -190,8 +206,7 @@ Ending = Done | Failed
 Event = Audio | Marks | Ending
 
 
-def derive_seed(seed: int, segment: int) -> int:
-    """The seed of one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
-    # The last number is the attempt's: the first one, as there is no other.
-    digest = hashlib.blake2b(f"{seed}:{segment}:0".encode(), digest_size=8).digest()
+def derive_seed(seed: int, segment: int, attempt: int = 0) -> int:
+    """The seed of an attempt at one segment of a clip: 63 bits of a hash, so that neighbouring seeds share nothing."""
+    digest = hashlib.blake2b(f"{seed}:{segment}:{attempt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -33,12 +33,15 @@ NAMES = (
     "slow_readers",
     "overload",
     "jobs",
+    "tasks",
     "footprint",
     "words",
     "marks",
     "voices",
     "transcription",
     "cloning",
+    "emotions",
+    "manners",
 )
 # They take gigabytes and minutes, and say most on a GPU: `bench_dia.py` runs them.
 DIA_NAMES = ("dia_speed", "dia_codec", "dia_streams", "dia_kernels", "dia_equality")

@@ -17,7 +17,8 @@ import yaml
 
 from dia_server.config_file import ENVIRONMENT_PREFIX
 from dia_server.models import registry
-from dia_server.settings import RESTART, SECRETS, Lane, Settings
+from dia_server.models.program import ProgramSetup
+from dia_server.settings import RESTART, SECRETS, Lane, Settings, Tasks
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 120
@@ -48,6 +49,22 @@ models' own settings.
 | Setting | Allowed | Default | Meaning |
 | --- | --- | --- | --- |
 {lane}
+
+## Tasks
+
+`index_tts` has these.
+
+| Setting | Allowed | Default | Meaning |
+| --- | --- | --- | --- |
+{tasks}
+
+## A program
+
+Under `models`, by a name that no installed model has; [programs.md](programs.md) says what it makes of it.
+
+| Setting | Allowed | Default | Meaning |
+| --- | --- | --- | --- |
+{program}
 {models}"""
 
 MODEL = """
@@ -75,6 +92,13 @@ def entries(defaults: msgspec.Struct) -> Iterator[Entry]:
     (schema,), components = msgspec.json.schema_components([type(defaults)])
     for name, field in components[component(schema)]["properties"].items():
         yield Entry(name, field["description"], allowed(field), msgspec.to_builtins(getattr(defaults, name)))
+
+
+def program_entries() -> Iterator[Entry]:
+    """Those of a program, some of which have no default."""
+    required = {field.name for field in msgspec.structs.fields(ProgramSetup) if field.required}
+    for entry in entries(ProgramSetup(command=("program",), sample_rate=24_000)):
+        yield msgspec.structs.replace(entry, default="required") if entry.name in required else entry
 
 
 def component(schema: dict[str, str]) -> str:
@@ -126,6 +150,8 @@ def configuration_md() -> str:
             for entry in entries(Settings())
         ),
         lane="\n".join(row(entry) for entry in entries(Lane())),
+        tasks="\n".join(row(entry) for entry in entries(Tasks())),
+        program="\n".join(row(entry) for entry in program_entries()),
         models="".join(
             MODEL.format(name=name, setup="\n".join(row(entry) for entry in entries(manifest.setup())))
             for name, manifest in registry.manifests().items()

@@ -9,13 +9,14 @@ from sqlalchemy import select, update
 
 from dia_server.database.database import Database
 from dia_server.database.tables import jobs, runners
-from dia_server.jobs.job import Job, Lease, NewJob
+from dia_server.jobs.job import Job, Lease, NewJob, Wanted
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.presence import GONE_SECONDS, Presence
 from dia_server.jobs.results import Results
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
 
+ANY = Wanted(kinds=("k",), others=True)
 SETTINGS = Settings(max_pending_jobs=20, job_max_attempts=2)
 
 
@@ -36,7 +37,7 @@ class World:
         )
 
     async def claim(self, leases: Leases, most: int = 1) -> list[Lease]:
-        return await leases.claim(["k"], most)
+        return await leases.claim(ANY, most)
 
     async def get(self, job: Job | Lease) -> Job:
         return await self.store.get("k", job.id)

@@ -10,6 +10,8 @@ import numpy as np
 from dia_server.audio.wav import write_wav
 
 RATE = 44_100
+# A wav file with a chunk that would be longer than the file.
+LYING = b"RIFF\x70\x00\x00\x00WAVELIST\xff\xff\xff\xff" + bytes(100)
 
 
 def voice_like(seconds: float, seed: int = 0) -> np.ndarray:

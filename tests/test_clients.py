@@ -155,7 +155,13 @@ class TestOpenWebUI:
     def test_lists(self, server: Server) -> None:
         # Without `dia`, which answers wav, and without noise.
         assert server.get("/v1/audio/models").json() == {"models": [{"id": "hibari", "name": "hibari"}]}
-        assert [model["id"] for model in server.get("/v1/models").json()["data"]] == ["dia", "hibari", "noise"]
+        assert [model["id"] for model in server.get("/v1/models").json()["data"]] == [
+            "dia",
+            "hibari",
+            "index-tts2",
+            "noise",
+            "voxcpm",
+        ]
         voices = {voice["id"]: voice["name"] for voice in server.get("/v1/audio/voices").json()["voices"]}
         assert voices["skylark"] == "skylark"
         assert voices["alloy"] == "alloy"

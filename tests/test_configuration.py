@@ -142,6 +142,7 @@ def test_what_is_bound_at_the_start_is_refused_with_the_reason(tuned: Server, na
         "gpu_mode": "cpu",
         "allowed_gpus": [0],
         "run_jobs_in_server": False,
+        "index_tts": {"model": "noise"},
     }
     shown = tuned.get("/config").json()[name]
     answer = put(tuned, **{name: others.get(name, 3)})

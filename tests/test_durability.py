@@ -115,15 +115,17 @@ def test_what_a_kill_leaves_is_swept_later(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     (home / "audio_prompts").mkdir()
     (home / "cache" / "tmp").mkdir(parents=True)
-    old, young, foreign = (
+    old, young, foreign, half = (
         home / "voices" / ".x.part",
         home / "cache" / "tmp" / ".upload-y.part",
         home / "audio_prompts" / ".z",
+        home / ".examples.0.part",
     )
-    for path in (old, young, foreign):
+    half.mkdir()
+    for path in (old, young, foreign, half / "owl.wav"):
         path.touch()
     before = time.time() - ABANDONED_SECONDS - 1
-    for path in (old, foreign):
+    for path in (old, foreign, half):
         os.utime(path, (before, before))
     open_home(home)
-    assert [path.exists() for path in (old, young, foreign)] == [False, True, True]
+    assert [path.exists() for path in (old, young, foreign, half)] == [False, True, True, False]

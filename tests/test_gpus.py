@@ -146,6 +146,8 @@ def test_who_gets_which_gpu(tmp_path: Path, gpus: Write) -> None:
             "quiet-0": "cpu",
             "quiet-1": "cpu",
             "decode-0": None,
+            "index-tts2-0": None,
+            "voxcpm-0": None,
         }
         memory = {"allocated_gb": 2.0, "reserved_gb": 3.0, "total_gb": 24.0}
         wait_until(lambda: len(status(server)["gpu_memory"]) == 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -37,7 +39,9 @@ def body(engine: str, number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def client(urls: list[str], bodies: list[dict[str, Any]]) -> Iterator[dict[int, str]]:
+def client(
+    urls: list[str], bodies: list[dict[str, Any]], path: str = "/generate?async_mode=true", id_field: str = "job_id"
+) -> Iterator[dict[int, str]]:
     """Submits one job after the other, again and again until it is accepted; their ids by number."""
     accepted: dict[int, str] = {}
     over, dice = threading.Event(), random.Random(0)
@@ -46,13 +50,11 @@ def client(urls: list[str], bodies: list[dict[str, Any]]) -> Iterator[dict[int, 
         headers = {"Idempotency-Key": f"number {number}"}
         while not over.wait(0.02):
             try:
-                answer = httpx.post(
-                    f"{dice.choice(urls)}/generate?async_mode=true", json=bodies[number], headers=headers, timeout=20
-                )
+                answer = httpx.post(f"{dice.choice(urls)}{path}", json=bodies[number], headers=headers, timeout=20)
             except httpx.TransportError:
                 continue
             if answer.status_code == 200:
-                accepted[number] = answer.json()["job_id"]
+                accepted[number] = answer.json()[id_field]
                 return
             assert answer.status_code == 503, answer.text
 
@@ -144,3 +146,70 @@ def test_jobs_survive_kills_of_servers_workers_and_postgresql(tmp_path: Path, po
 @pytest.mark.soak
 def test_a_thousand_jobs_survive_kills_of_everything(tmp_path: Path, postgres: Postgres) -> None:
     kill_anything(tmp_path, postgres, count=1000, rounds=100)
+
+
+def kill_workers(home: Path, postgres: Postgres, count: int, seconds: float) -> None:
+    """Four workers, one of which is killed and started again every two seconds; halfway, the database is too."""
+    more = {"database_url": postgres.new_database(), "index_tts": {"run_in_server": False}}
+    make_home(home, settings("noise", **more))
+    unhurried = {"models": {"noise": {"event_samples": 6_615, "event_seconds": 0.05}}}
+    (home / "voices" / "unhurried.yaml").write_text(json.dumps(unhurried), encoding="utf-8")
+    params = [{"text": f"This is task number {number}.", "seed": number} for number in range(count)]
+    bodies = [{"params": each | {"spk_audio_prompt": "unhurried", "model": "noise"}} for each in params]
+    dice, over = random.Random(0), time.monotonic() + seconds
+    with Fleet(home) as fleet:
+        server = Address(home, free_port())
+        fleet.start("server", "serve", "--port", server.url.rpartition(":")[2])
+        wait_until(lambda: completed(server) >= 0)
+        workers = [f"worker {number}" for number in range(4)]
+        for name in workers:
+            fleet.start(name, "worker")
+        with client([server.url], bodies, "/tts", "task_id") as accepted:
+            is_restarted = False
+            while time.monotonic() < over:
+                time.sleep(2)
+                name = dice.choice(workers)
+                fleet.kill(name)
+                fleet.start(name)
+                if not is_restarted and time.monotonic() > over - seconds / 2:
+                    postgres.restart()
+                    is_restarted = True
+                fleet.revive()
+        check_tasks(server, fleet, params, accepted)
+
+
+def check_tasks(server: Address, fleet: Fleet, params: list[dict[str, Any]], accepted: dict[int, str]) -> None:
+    """Every task is done, once, with its own audio."""
+    count = len(params)
+
+    def done() -> dict[str, Any]:
+        fleet.revive()
+        answer = server.get("/tasks")
+        return answer.json() if answer.status_code == 200 else {"total": -1}
+
+    wait_until(lambda: done()["total"] == count, seconds=300)
+    found = {task["id"]: task for task in done()["tasks"]}
+    assert set(accepted.values()) == set(found)
+    assert len(found) == count
+    for status in ("pending", "running", "error"):
+        assert server.get(f"/tasks?status={status}").json()["total"] == 0
+    logs = "".join(fleet.log(name) for name in fleet.commands)
+    told = {task_id: len(re.findall(f'"job": ?"{task_id}".*"event": ?"job done"', logs)) for task_id in found}
+    # A worker that is killed meanwhile may have said nothing.
+    assert set(told.values()) <= {0, 1}
+    assert sum(told.values()) > count / 2
+    with httpx.Client(base_url=server.url, timeout=60) as asking:
+        for number, task_id in accepted.items():
+            call = {"text": params[number]["text"], "seed": number, "voice_id": "static"}
+            heard = asking.post("/generate", json=call).content
+            assert asking.get(f"/tts/{task_id}/audio").content == heard
+    assert {path.name for path in (server.home / "tasks").iterdir()} >= {f"{task_id}.wav" for task_id in found}
+
+
+def test_tasks_survive_kills_of_workers_and_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    kill_workers(tmp_path, postgres, count=100, seconds=10)
+
+
+@pytest.mark.soak
+def test_five_hundred_tasks_survive_half_a_minute_of_kills(tmp_path: Path, postgres: Postgres) -> None:
+    kill_workers(tmp_path, postgres, count=500, seconds=30)

@@ -14,9 +14,19 @@ from sqlalchemy import select
 from dia_server.background import uninterrupted
 from dia_server.database.database import Database
 from dia_server.database.tables import jobs
-from dia_server.errors import BadInput, GenerationFailed, ModelUnavailable, NoWorker, ReplayMismatch, StorageFull
+from dia_server.errors import (
+    BadInput,
+    GenerationFailed,
+    JobNotFound,
+    ModelUnavailable,
+    NoWorker,
+    ReplayMismatch,
+    StorageFull,
+)
+from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, NewJob
 from dia_server.jobs.leases import Leases
+from dia_server.jobs.results import Results
 from dia_server.jobs.runner import Runner
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
@@ -105,6 +115,21 @@ async def test_a_halt_gives_jobs_back_whenever_the_end_comes(database: Database,
     assert (found.status, found.attempts, found.progress) == ("pending", 0, 0.0)
 
 
+async def test_models_on_need_have_room_of_their_own(database: Database, tmp_path: Path) -> None:
+    store = JobStore(database, SETTINGS)
+    models = ["slow", "slow", "slow", "fast", "fast"]
+    for model in models:
+        await store.submit(NewJob(kind="k", model=model, voice=None, request={}, payload=b""))
+    leases = Leases(database, SETTINGS, "ann")
+    runner = Runner(leases, {"k": Scripted()}, SETTINGS, tmp_path, lambda: 1, lambda: {frozenset({"slow"}): 2})
+    async with runner.running():
+        async with asyncio.timeout(60):
+            while (await store.counts()).get("processing") != 3:
+                await asyncio.sleep(0.02)
+        running = await database.read(select(jobs.c.model).where(jobs.c.status == "processing"))
+        assert sorted(row.model for row in running) == ["fast", "slow", "slow"]
+
+
 async def test_a_halt_gives_jobs_back_before_the_end(database: Database, tmp_path: Path) -> None:
     await submit(database)
     runner = runner_of(database, tmp_path, Scripted())
@@ -113,6 +138,17 @@ async def test_a_halt_gives_jobs_back_before_the_end(database: Database, tmp_pat
         runner.halt()
         # Streams may go on for long after the drain has begun.
         await until(database, status="pending", attempts=0)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_halt_counts_that_comes_with_a_new_job(database: Database, tmp_path: Path, turns: int) -> None:
+    runner = runner_of(database, tmp_path, Scripted())
+    async with asyncio.timeout(10), runner.running():
+        await asyncio.sleep(0.1)
+        runner.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        runner.halt()
 
 
 async def test_a_job_that_cannot_be_done_keeps_no_other_waiting(database: Database, tmp_path: Path) -> None:
@@ -181,3 +217,47 @@ async def test_what_a_cancelled_job_was_writing_is_not_left_behind(database: Dat
         handler.may_write.set()
     assert handler.has_written.is_set()
     assert list((tmp_path / "tasks").iterdir()) == []
+
+
+async def test_a_result_has_its_name_before_anybody_sees_that_it_is_there(database: Database, tmp_path: Path) -> None:
+    job = await submit(database)
+    async with runner_of(database, tmp_path, Scripted("sound")).running():
+        assert (await until(database, status="completed")).file == f"{job.id}.wav"
+        assert (tmp_path / f"{job.id}.wav").read_text() == "sound"
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, is_done: bool) -> None:
+    job, store = await submit(database), JobStore(database, SETTINGS)
+    results = Results(store, SETTINGS, tmp_path)
+    results.folder.mkdir()
+    handler = Scripted("sound") if is_done else Writing()
+    async with runner_of(database, results.folder, handler).running():
+        await until(database, status="completed" if is_done else "processing")
+        await results.delete("k", job.id)
+        if isinstance(handler, Writing):
+            handler.may_write.set()
+            async with asyncio.timeout(20):
+                while not handler.has_written.is_set():
+                    await asyncio.sleep(0.02)
+    assert await database.read(select(jobs)) == []
+    assert list(results.folder.iterdir()) == []
+    with pytest.raises(JobNotFound):
+        await results.delete("k", job.id)
+
+
+async def test_no_job_is_done_before_its_file_has_its_name_for_good(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def fail(folder: Path) -> None:
+        synced.append(folder)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runner_module, "sync_folder", fail)
+    await submit(database)
+    async with runner_of(database, tmp_path, Scripted("sound")).running(), asyncio.timeout(60):
+        while not synced:
+            await asyncio.sleep(0.02)
+    assert (await row(database)).status == "pending"

@@ -47,6 +47,7 @@ async def test_lists_have_the_newest_first_and_what_was_asked_for(world: World) 
 async def test_positions_count_all_who_wait_before(world: World) -> None:
     first, other, last = [await world.submit(voice=voice) for voice in ("a", "b", "a")]
     assert [(job.id, job.position) for job in await world.store.listed("k", voice="a")] == [(last.id, 3), (first.id, 1)]
+    assert [job.position for job in await world.store.listed("k", places=False)] == [None] * 3
     await world.store.cancel("k", other.id)
     assert (await world.get(last)).position == 2
 

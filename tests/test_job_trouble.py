@@ -22,7 +22,7 @@ from postgres import Postgres
 
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "database_timeout": 1.0}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
-HOME_BYTES = 8 << 20
+HOME_BYTES = 10_000_000
 
 
 def submit(server: Server, **fields: Any) -> str:
@@ -42,9 +42,15 @@ def speaks(server: Server) -> bool:
 @pytest.fixture
 def small_home(tmp_path: Path) -> Iterator[Path]:
     """A home on a disk of its own, and a small one."""
-    home = tmp_path / "home"
-    home.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={HOME_BYTES}", "tmpfs", str(home)]
+    with small_disk(tmp_path / "home", HOME_BYTES) as home:
+        yield home
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A new folder with so many bytes of its own."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         failed = subprocess.run(mount, capture_output=True, check=False).returncode
     except OSError:
@@ -52,9 +58,9 @@ def small_home(tmp_path: Path) -> Iterator[Path]:
     if failed:
         pytest.skip("only root may mount a small disk, and not everywhere")
     try:
-        yield home
+        yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(home)], check=True)  # noqa: S607 - where it is differs
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607 - where it is differs
 
 
 @contextmanager
@@ -97,6 +103,18 @@ def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
         for job_id in (*before, *waiting):
             assert server.get(f"/jobs/{job_id}/result").content[:4] == b"RIFF"
         assert "unexpected error" not in server.log()
+
+
+def test_a_full_disk_for_copies_leaves_no_files(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", NOISE)
+    # One page, which is less than any clip.
+    with small_disk(home / "outputs", 4_096), running_server(home) as server:
+        server.wait_until_ready()
+        params = {"text": SENTENCE, "spk_audio_prompt": "static", "model": "noise", "output_path": "outputs/mine.wav"}
+        task_id = server.post("/tts", {"params": params}).json()["task_id"]
+        wait_until(lambda: server.log().count("job not done") >= 2)
+        wait_until(lambda: server.get(f"/tts/{task_id}").json()["status"] == "pending")
+        assert list((home / "tasks").glob("*.wav")) == []
 
 
 def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None:

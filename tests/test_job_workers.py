@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+import index_tts
 from conftest import START_SECONDS, make_home, running_server, wait_until
 from fleet import Address, Fleet, free_port
 from postgres import Postgres
@@ -25,6 +26,7 @@ NOISE = {
 # Three seconds in the slow voice, and more than anybody waits for.
 TEXT = "The quick brown fox jumps over the lazy dog."
 LONG = "One sentence follows upon another, and nobody is in a hurry. " * 16
+TASK = {"text": TEXT, "spk_audio_prompt": "static", "model": "noise"}
 
 
 @contextmanager
@@ -171,3 +173,62 @@ def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str
         assert fleet.processes["here"].wait(timeout=START_SECONDS) == 1
         assert "'bob/server_1' uses this SQLite database from another machine" in fleet.log("here")
         assert "Traceback" not in fleet.log("here")
+
+
+def test_tasks_wait_for_workers_that_take_them(tmp_path: Path) -> None:
+    own = {"run_jobs_in_server": True, "index_tts": {"run_in_server": False}}
+    with fleet_with_server(tmp_path, **own) as (fleet, server):
+        ids = [index_tts.submit(server, TASK | {"seed": seed}) for seed in range(12)]
+        job_id = submit(server, voice_id="static")
+        wait_until(lambda: status(server, job_id) == "completed")
+        assert server.get("/tasks?status=pending").json()["total"] == 12
+        assert server.get("/queue/stats").json()["pending_jobs"] == 12
+        assert 'dia_jobs{kind="index_tts",status="pending"} 12.0' in server.get("/metrics").text
+        for name in ("a", "b"):
+            fleet.start(name, "worker")
+        wait_until(lambda: server.get("/tasks").json()["total"] == 12)
+        done = [index_tts.task(server, task_id) for task_id in ids]
+        assert {found["worker_id"].rpartition("/")[2] for found in done} <= {"worker_1", "worker_2"}
+        for seed, found in enumerate(done):
+            heard = server.post("/generate", {"text": TEXT, "voice_id": "static", "seed": seed})
+            assert index_tts.wav_of(found) == heard.content
+        wait_until(lambda: [fleet.log(name).count("model loaded") for name in ("a", "b")] == [1, 1])
+
+
+def test_a_deleted_task_leaves_nothing_of_it(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (fleet, server):
+        deleted = index_tts.submit(server, TASK | {"text": LONG, "spk_audio_prompt": "slow"})
+        other = index_tts.submit(server, TASK)
+        fleet.start("worker", "worker")
+        wait_until(lambda: index_tts.task(server, deleted)["status"] == "running")
+        assert index_tts.delete(server, deleted).status_code == 200
+        # The one worker process is free for the other task long before the first would have been over.
+        assert index_tts.ended(server, other)["status"] == "done"
+        assert rows(tmp_path, "id") == [(other,)]
+        assert [path.name for path in (tmp_path / "tasks").iterdir()] == [f"{other}.wav"]
+
+
+def test_a_model_that_is_not_installed_says_what_to_do(tmp_path: Path) -> None:
+    with fleet_with_server(tmp_path) as (_, server):
+        answer = index_tts.post(server, {"text": TEXT, "spk_audio_prompt": "static"})
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+        assert answer.json() == {"detail": "No lane runs model 'hibari'; add it to `lanes` in config.yaml"}
+
+
+def test_tasks_of_a_lane_on_need_keep_no_others_waiting(tmp_path: Path) -> None:
+    """They are claimed one by one, so that the time that each may take begins with its turn."""
+    lanes = {
+        "speech": {"models": ["hibari"], "processes": 1},
+        "rare": {"models": ["noise"], "processes": 1, "idle_timeout": 600},
+    }
+    make_home(tmp_path, {"engine": "hibari", "lanes": lanes})
+    with running_server(tmp_path) as server:
+        slow = TASK | {"text": LONG, "spk_audio_prompt": "slow"}
+        ids = [index_tts.submit(server, slow) for _ in range(4)]
+        wait_until(lambda: index_tts.task(server, ids[0])["status"] == "running")
+        other = index_tts.submit(server, {"text": TEXT, "spk_audio_prompt": "examples/voice_01.wav", "model": "hibari"})
+        assert index_tts.ended(server, other)["status"] == "done"
+        spoken = submit(server, voice_id="skylark")
+        wait_until(lambda: status(server, spoken) == "completed")
+        states = [index_tts.task(server, task_id)["status"] for task_id in ids]
+        assert states == ["running", "pending", "pending", "pending"]

@@ -338,6 +338,16 @@ def test_callers_have_keys_of_their_own(tmp_path: Path) -> None:
         assert server.get("/jobs").json()["total"] == 2
 
 
+def test_jobs_have_the_only_worker_whichever_models_it_has_loaded(tmp_path: Path) -> None:
+    home = make_home(tmp_path, {"lanes": {"speech": {"models": ["noise", "hibari"], "processes": 1}}})
+    with running_server(home) as server:
+        for model in ("noise", "hibari"):
+            assert server.speak(model=model).is_success
+        wait_for(
+            server, server.post("/generate?async_mode=true", {"text": SENTENCE, "voice_id": "skylark"}).json()["job_id"]
+        )
+
+
 def test_a_job_speaks_with_the_recording_that_it_began_with(tmp_path: Path) -> None:
     hibari = {"lanes": {"speech": {"models": ["hibari"], "processes": 1}}, "engine": "hibari"}
     home = make_home(tmp_path, hibari | {"run_jobs_in_server": False})

@@ -70,6 +70,6 @@ def test_the_javascript_client(server: Server, folder: Path) -> None:
     assert (refused["kind"], refused["status"]) == ("NotFoundError", 404)
     assert (refused["code"], refused["param"]) == ("voice_not_found", "voice")
     assert refused["id"]
-    assert found["models"] == ["dia", "hibari", "noise"]
+    assert found["models"] == ["dia", "hibari", "index-tts2", "noise", "voxcpm"]
     assert sound.seconds((folder / "whole.mp3").read_bytes(), "mp3") > 1
     assert (folder / "streamed.wav").read_bytes()[44:] == server.speak(seed=7).content[44:]

@@ -96,7 +96,7 @@ def test_async_client(server: Server, wav: bytes) -> None:
 
 
 def test_models(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["dia", "hibari", "noise"]
+    assert [model.id for model in client.models.list()] == ["dia", "hibari", "index-tts2", "noise", "voxcpm"]
     assert client.models.retrieve("hibari").owned_by == "dia-server"
     assert client.models.retrieve("tts-1").id == "tts-1"
     with pytest.raises(openai.NotFoundError) as caught:

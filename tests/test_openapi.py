@@ -25,8 +25,9 @@ CHECKS = (
 
 
 def run_schemathesis(home: Path, settings: dict[str, Any], headers: dict[str, str], examples: int) -> None:
-    noise = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
-    file = make_home(home, {**noise, "voice_aliases": {"alloy": "static"}, **settings}) / "config.yaml"
+    noise: dict[str, Any] = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
+    noise |= {"voice_aliases": {"alloy": "static"}, "index_tts": {"model": "noise"}}
+    file = make_home(home, {**noise, **settings}) / "config.yaml"
     # A file in braces is not changed, so that no setting that is sent spoils the rest.
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()), default_flow_style=True))
     with running_server(home) as server:
@@ -36,6 +37,8 @@ def run_schemathesis(home: Path, settings: dict[str, Any], headers: dict[str, st
             body = {"text": "Hello.", "voice_id": "static", "seed": number}
             assert server.post("/generate", body).status_code == 200
             assert server.post("/generate?async_mode=true", body).status_code == 200
+            task = {"text": "Hello.", "spk_audio_prompt": "examples/voice_01.wav", "seed": number}
+            assert server.post("/tts", {"params": task}).status_code == 200
         # What leads from one route to another goes first, since the others also send DELETE to all lists.
         for phases in ("stateful", "examples,coverage,fuzzing"):
             command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json"]

@@ -25,7 +25,7 @@ from dia_server.services.prompts import Prompts
 from dia_server.settings import Settings
 from dia_server.voices.prompts import SAMPLE_RATE, Origin, PromptStore, now
 from dia_server.voices.store import VoiceStore
-from recordings import RATE, encoded, voice_like, wav
+from recordings import LYING, RATE, encoded, voice_like, wav
 from sound import decode, mistakes, seconds
 
 NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
@@ -238,6 +238,7 @@ def test_what_is_put_there_by_hand_is_found(noisy: Server) -> None:
     (folder / "upload.wav").write_bytes(data)
     (folder / "eight.wav").write_bytes(encoded("wav", "pcm_u8", voice_like(3)))
     (folder / "text.wav").write_text("no sound")
+    (folder / "lying.wav").write_bytes(LYING)
     (folder / "long.wav").write_bytes(wav(voice_like(61)))
     assert noisy.get("/audio_prompts").json() == {
         "hand": {"file_path": "audio_prompts/hand.wav", "duration": 6.0, "sample_rate": 22_050, "exists": True}
@@ -249,7 +250,7 @@ def test_what_is_put_there_by_hand_is_found(noisy: Server) -> None:
     assert metadata["hash"] == hashlib.sha256(data).hexdigest()
     assert metadata["transcript"] == "By hand."
     assert (found["total_prompts"], found["discovered"]) == (1, [metadata])
-    for name in ("upload.wav", "eight.wav", "text.wav", "long.wav"):
+    for name in ("upload.wav", "eight.wav", "text.wav", "lying.wav", "long.wav"):
         assert name in found["message"]
         assert noisy.log().count(name) == 1
     again = httpx.post(f"{noisy.url}/v1/audio_prompts/discover", timeout=10)

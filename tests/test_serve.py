@@ -128,7 +128,7 @@ def answers(url: str) -> bool:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"DIA_SERVER_ENGINE": "nosuch"}, "engine: model 'nosuch' is not installed; installed are dia, hibari, noise"),
+        ({"DIA_SERVER_ENGINE": "nosuch"}, "engine: model 'nosuch' is not installed; installed are dia, hibari"),
         (
             {"DIA_SERVER_ENGINE": "decoder"},
             "engine: model 'decoder' is not installed; installed are dia",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dia_server.audio.wav import read_info
 from dia_server.errors import VoiceNotFound
 from dia_server.voices import store as store_module
-from dia_server.voices.store import MAX_FILE_BYTES, VoiceStore, install_starters
+from dia_server.voices.store import MAX_FILE_BYTES, VoiceStore, install_examples, install_starters
 from dia_server.voices.text import Voice
 
 
@@ -186,12 +190,20 @@ def _umask() -> int:
     return mask
 
 
-def test_a_folder_that_is_there_stays_as_it_is(folder: Path) -> None:
-    install_starters(folder)
+def test_examples_come_into_a_new_home(tmp_path: Path) -> None:
+    install_examples(tmp_path / "examples")
+    for path in (tmp_path / "examples").glob("*.wav"):
+        assert 3 <= read_info(path).seconds <= 8
+        assert path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("install", [install_starters, install_examples])
+def test_a_folder_that_is_there_stays_as_it_is(folder: Path, install: Callable[[Path], None]) -> None:
+    install(folder)
     assert list(folder.iterdir()) == []
     folder.rmdir()
     folder.symlink_to(folder / "nowhere")
-    install_starters(folder)
+    install(folder)
     assert folder.is_symlink()
 
 
@@ -204,3 +216,17 @@ def test_starters_come_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         install_starters(tmp_path / "voices")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_starts_at_the_same_time_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replacing = tmp_path / "examples", store_module.replacing
+
+    def overtaken(path: Path) -> AbstractContextManager[IO[bytes]]:
+        folder.mkdir(exist_ok=True)
+        (folder / "theirs.wav").touch()
+        return replacing(path)
+
+    monkeypatch.setattr(store_module, "replacing", overtaken)
+    install_examples(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["examples"]
+    assert [path.name for path in folder.iterdir()] == ["theirs.wav"]

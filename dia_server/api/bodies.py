@@ -7,6 +7,7 @@ once, by msgspec, as what they are.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
@@ -16,8 +17,9 @@ import structlog
 from litestar import Request
 from litestar.dto import AbstractDTO
 from litestar.exceptions.http_exceptions import InternalServerException, RequestEntityTooLarge
+from litestar.types import ASGIApp, Receive, Scope, Send
 
-from dia_server.errors import BadInput, ClientLeft, UnsupportedMediaType
+from dia_server.errors import BadInput, ClientLeft, TooManyUploads, UnsupportedMediaType
 from dia_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -27,22 +29,25 @@ _ITEM = re.compile(r"\[(?:\d+|\.\.\.)\]")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
 
-# The option of routes that take a form with a file: which setting bounds the file.
+# The options of routes that take more than others: which setting bounds a form's file, or the whole body.
 FILE_BOUND = "file_bound"
+BODY_BOUND = "body_bound"
 # What a form has besides the file: boundaries, headers, texts.
 FORM_BYTES = 65_536
 
 
 def bounded_request(settings: Settings) -> type[Request[Any, Any, Any]]:
-    """Litestar's request with a body of at most `max_body_bytes`, or, for forms, what the route's option names.
+    """Litestar's request with a body of at most `max_body_bytes`, or what the route's option names.
 
     Litestar's own bound can't be changed while it runs.
     """
 
     class BoundedRequest(Request[Any, Any, Any]):
         async def stream(self) -> AsyncGenerator[bytes, None]:
-            file_bound = self.route_handler.opt.get(FILE_BOUND)
-            most = getattr(settings, file_bound) + FORM_BYTES if file_bound else settings.max_body_bytes
+            options = self.route_handler.opt
+            file_bound = options.get(FILE_BOUND)
+            most = getattr(settings, file_bound or options.get(BODY_BOUND, "max_body_bytes"))
+            most += FORM_BYTES if file_bound else 0
             # So nothing is read of a body that says how large it is.
             if (self.content_length or 0) > most:
                 raise RequestEntityTooLarge
@@ -57,6 +62,37 @@ def bounded_request(settings: Settings) -> type[Request[Any, Any, Any]]:
                 raise ClientLeft("The client left before its request was there") from None
 
     return BoundedRequest
+
+
+class LargeBodies:
+    """Layers around routes with a `BODY_BOUND`: as many of their large requests are open as there may be uploads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = 0
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """The layer around one route."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if _announced(scope) <= self._settings.max_body_bytes:
+                await app(scope, receive, send)
+                return
+            if self._open >= self._settings.max_uploads:
+                raise TooManyUploads(f"{self._open} large requests are open; try again in a moment")
+            self._open += 1
+            try:
+                await app(scope, receive, send)
+            finally:
+                self._open -= 1
+
+        return counted
+
+
+def _announced(scope: Scope) -> float:
+    """How many bytes the body will have, as far as its head tells."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else math.inf
 
 
 class JsonBody(AbstractDTO[Any]):

@@ -79,6 +79,11 @@ JOB_LINKS = {
     "result": "~1jobs~1{job_id}~1result/get",
     "cancel": "~1jobs~1{job_id}/delete",
 }
+TASK_LINKS = {
+    "task": "~1tts~1{task_id}/get",
+    "audio": "~1tts~1{task_id}~1audio/get",
+    "delete": "~1tts~1{task_id}/delete",
+}
 LOG_LINKS = {
     "clip": "~1logs~1{log_id}/get",
     "audio": "~1logs~1{log_id}~1download/get",
@@ -103,10 +108,7 @@ class AudioOperation(Operation):
         answer = OpenAPIResponse(
             description="audio, in the format that was asked for",
             content={kind: _binary() for kind in kinds},
-            headers={
-                name: OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description=text)
-                for name, text in AUDIO_HEADERS.items()
-            },
+            headers=_headers(*AUDIO_HEADERS),
         )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
@@ -178,6 +180,16 @@ class WavOperation(Operation):
 
 
 @dataclass
+class SpokenWavOperation(Operation):
+    """A route that answers with a wav file that was spoken."""
+
+    def __post_init__(self) -> None:
+        """Say so."""
+        answer = OpenAPIResponse(description="a wav file", content={"audio/wav": _binary()}, headers=_headers("X-Seed"))
+        self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
+
+
+@dataclass
 class WatchOperation(Operation):
     """A route that answers with events."""
 
@@ -242,6 +254,11 @@ class EventOperation(AudioOperation):
         """Say so."""
         super().__post_init__()
         self._add("text/event-stream", _event("data"))
+
+
+def _headers(*names: str) -> dict[str, OpenAPIHeader | Reference]:
+    text = Schema(type=OpenAPIType.STRING)
+    return {name: OpenAPIHeader(schema=text, description=AUDIO_HEADERS[name]) for name in names}
 
 
 def _links(routes: dict[str, str], parameter: str, value: str) -> dict[str, Link | Reference]:

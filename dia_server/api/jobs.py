@@ -114,6 +114,7 @@ def new_job(plan: Plan, fields: dict[str, Any], key: str | None, request_hash: s
     """The job that speaks a plan; `fields` are those of the request that the plan doesn't have."""
     return NewJob(
         kind=KIND,
+        model=plan.model,
         voice=plan.voice,
         request={
             "text": plan.text,

@@ -16,6 +16,7 @@ from dia_server.api.fields import AudioFormat, Sampling, Speed
 from dia_server.api.http import speak
 from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
+from dia_server.models.protocol import Manifest
 from dia_server.pool.choice import Choice
 from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
 from dia_server.services.planner import Planner
@@ -89,6 +90,9 @@ class ModelCard(msgspec.Struct):
     created: int
     owned_by: str
     object: str = "model"
+    unavailable: Annotated[
+        str | None, msgspec.Meta(description="what of it is not installed here, and how to install it")
+    ] = None
 
 
 class ModelList(msgspec.Struct):
@@ -181,36 +185,36 @@ def _voice_and_model(data: SpeechBody, voices: VoiceStore, settings: Settings) -
 
 
 @get("/v1/models", summary="List models", security=OPEN, responses=failures(401), sync_to_thread=False)
-def list_models() -> ModelList:
-    """The installed models; `dia` is the default one, whichever it is."""
-    return ModelList([_card(name) for name in _names()])
+def list_models(settings: Settings) -> ModelList:
+    """All models; `dia` is the default one, whichever it is."""
+    return ModelList([_card(name, settings) for name in _names()])
 
 
 @get("/v1/models/{model:str}", summary="One model", responses=failures(400, 401, 404), sync_to_thread=False)
-def get_model(model: str) -> ModelCard:
+def get_model(model: str, settings: Settings) -> ModelCard:
     """One model of the list, or a name of OpenAI's for the default one."""
     if model not in _names() and model not in DEFAULT_MODEL_NAMES:
         raise ModelNotFound(f"Model '{model[:100]}' not found. Models: {', '.join(_names())}", param="model")
-    return _card(model)
+    return _card(model, settings)
 
 
 @get("/v1/audio/models", summary="List models by name", security=OPEN, responses=failures(401), sync_to_thread=False)
-def list_audio_models() -> AudioModelList:
-    """The models for a menu, as Open WebUI asks for them.
+def list_audio_models(settings: Settings) -> AudioModelList:
+    """The models for a menu, as Open WebUI asks for them: those that are installed.
 
     `dia` is left out: it would answer in wav, which Open WebUI needs an FFmpeg of its own for.
     """
     shown = (name for name, manifest in registry.speaking().items() if not manifest.for_tests and name != "dia")
-    return AudioModelList([ModelName(id=name, name=name) for name in shown])
+    return AudioModelList([ModelName(id=name, name=name) for name in shown if not _lacking(name, settings)])
 
 
 @get("/models", summary="List models with descriptions", responses=failures(401), sync_to_thread=False)
 def list_described_models(settings: Settings, choice: Choice) -> DescribedModelList:
-    """The installed models; `dia` is the default one, whichever it is."""
+    """All models; `dia` is the default one, whichever it is."""
     default = registry.manifest(choice.default(settings)[0])
     speaking = {"dia": default} | registry.speaking()
     return DescribedModelList(
-        [ModelDescription(name, name, manifest.description) for name, manifest in speaking.items()]
+        [ModelDescription(name, name, _described(manifest, settings)) for name, manifest in speaking.items()]
     )
 
 
@@ -218,6 +222,16 @@ def _names() -> list[str]:
     return ["dia", *(name for name in registry.speaking() if name != "dia")]
 
 
-def _card(name: str) -> ModelCard:
+def _card(name: str, settings: Settings) -> ModelCard:
     # Models carry no date of their own; clients only want a number.
-    return ModelCard(id=name, created=0, owned_by="dia-server")
+    return ModelCard(id=name, created=0, owned_by="dia-server", unavailable=_lacking(name, settings) or None)
+
+
+def _lacking(name: str, settings: Settings) -> str:
+    # The default one's name means whichever is there.
+    return "" if name in DEFAULT_MODEL_NAMES else registry.lacking(name, settings.models)
+
+
+def _described(manifest: Manifest, settings: Settings) -> str:
+    lacking = registry.lacking(manifest.name, settings.models)
+    return f"{manifest.description} Not installed here: {lacking}" if lacking else manifest.description

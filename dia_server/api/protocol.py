@@ -57,9 +57,15 @@ class _PatientProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         self._is_in_body, self._head_bytes = True, 0
-        if any(name == b"content-type" and value.lower().startswith(_FORM) for name, value in self.headers):
+        if any(self._brings_recording(name, value) for name, value in self.headers):
             self._stop_waiting()
             self._await_request(self.bounds.upload_timeout)
+
+    def _brings_recording(self, name: bytes, value: bytes) -> bool:
+        """Whether a header says that the body is a form, or that it is as large as no other JSON."""
+        if name == b"content-length":
+            return value.isdigit() and int(value) > self.bounds.max_body_bytes
+        return name == b"content-type" and value.lower().startswith(_FORM)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -10,7 +10,6 @@ from dia_server.jobs.presence import Presence
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.services.gpus import Gpus, Pressure
-from dia_server.services.speech_jobs import KIND
 
 
 class QueueStats(msgspec.Struct):
@@ -28,7 +27,7 @@ class QueueStats(msgspec.Struct):
 @get(["/queue/stats", "/v1/queue/stats"], summary="Jobs and workers", responses=failures(401, 500, 503))
 async def queue_stats(pool: Pool, job_store: JobStore, presence: Presence, gpus: Gpus) -> QueueStats:
     """Jobs by status, workers in all and at work, and how full the GPUs are."""
-    counts = await job_store.counts(KIND)
+    counts = await job_store.counts()
     crews = [pool.crew(), *(await presence.others()).values()]
     return QueueStats(
         pending_jobs=counts.get("pending", 0),

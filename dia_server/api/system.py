@@ -22,8 +22,8 @@ from dia_server.jobs.results import Results
 from dia_server.jobs.store import JobStore
 from dia_server.pool.pool import Pool
 from dia_server.pool.supervisor import WorkerInfo
+from dia_server.services import index_tts, speech_jobs
 from dia_server.services.history import History
-from dia_server.services.speech_jobs import KIND
 from dia_server.settings import Settings
 
 PAGES = Path(__file__).parent.parent / "pages"
@@ -105,7 +105,8 @@ def workers(pool: Pool) -> WorkerList:
 async def metrics(job_store: JobStore) -> Response[bytes]:
     """Prometheus' text format."""
     with suppress(DiaServerError):  # without its database, the server has all the more to tell
-        await job_store.measure(KIND)
+        for kind in (speech_jobs.KIND, index_tts.KIND):
+            await job_store.measure(kind)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

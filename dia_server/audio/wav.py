@@ -103,7 +103,8 @@ def _blocks(path: Path) -> Iterator[Samples]:
 def _opened(path: Path) -> wave.Wave_read:
     try:
         reader = wave.open(str(path), "rb")  # noqa: SIM115 - the caller closes it
-    except (wave.Error, EOFError) as error:
+    # The last is what it says of chunks that are longer than the file.
+    except (wave.Error, EOFError, RuntimeError) as error:
         raise ValueError(f"It is no wav file of 16-bit PCM ({str(error) or 'it ends too early'})") from None
     if reader.getsampwidth() != _SAMPLE_BYTES:
         bits = 8 * reader.getsampwidth()

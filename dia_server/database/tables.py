@@ -40,6 +40,8 @@ jobs = Table(
     # The handler that runs it.
     Column("kind", String(32), nullable=False),
     Column("status", String(16), nullable=False),
+    # The one that speaks; empty where none does.
+    Column("model", Text(), nullable=False, default=""),
     Column("voice", String(64)),
     # What was asked for, as JSON to show.
     Column("request", Text(), nullable=False),

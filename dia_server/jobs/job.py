@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: names the handler.
+        model: the one that speaks, whose workers the job waits for.
         voice: to filter lists by.
         request: what was asked for, to show.
         payload: what the handler gets; nothing in it has to be looked up again.
@@ -24,6 +26,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: str
+    model: str = ""
     voice: str | None
     request: dict[str, Any]
     payload: bytes
@@ -75,12 +78,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs to claim: those of some kinds, and of these models, or of all others."""
+
+    kinds: tuple[str, ...]
+    models: AbstractSet[str] = frozenset()
+    others: bool = False
+
+    def has(self, lease: Lease) -> bool:
+        """Whether a job is of those models."""
+        return (lease.model in self.models) != self.others
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A runner's right to a job; it writes only while the job's token is still this one."""
 
     number: int
     id: str
     kind: str
+    model: str
     token: int
     attempts: int
     payload: bytes

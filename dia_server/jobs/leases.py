@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, not_, or_, select, update
 
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
-from dia_server.jobs.job import Lease, Status
+from dia_server.jobs.job import Lease, Status, Wanted
 from dia_server.settings import Settings
 
 # Until a job that couldn't be done is tried again: doubled with each try, so that it keeps no other waiting.
@@ -30,16 +30,15 @@ class Leases:
         self._settings = settings
         self.runner = runner
 
-    async def has_waiting(self, kinds: Iterable[str]) -> bool:
+    async def has_waiting(self, wanted: Wanted) -> bool:
         """Whether there is something to claim."""
-        wanted = select(jobs.c.number).where(_IS_WAITING, jobs.c.kind.in_(kinds)).limit(1)
-        return bool(await self._database.read(wanted))
+        return bool(await self._database.read(select(jobs.c.number).where(_waits(wanted)).limit(1)))
 
-    async def claim(self, kinds: Iterable[str], most: int) -> list[Lease]:
+    async def claim(self, wanted: Wanted, most: int) -> list[Lease]:
         """Take the oldest waiting jobs, as many as there are and no more than `most`."""
         oldest = (
             select(jobs.c.number)
-            .where(_IS_WAITING, jobs.c.kind.in_(kinds))
+            .where(_waits(wanted))
             .order_by(jobs.c.number)
             .limit(most)
             .with_for_update(skip_locked=True)
@@ -59,9 +58,10 @@ class Leases:
                 started_at=func.coalesce(jobs.c.started_at, database_time()),
             )
             .returning(
-                jobs.c.number, jobs.c.id, jobs.c.kind, jobs.c.lease.label("token"), jobs.c.attempts, jobs.c.payload
+                jobs.c.number, jobs.c.id, jobs.c.kind, jobs.c.model, jobs.c.lease.label("token"), jobs.c.attempts,
+                jobs.c.payload,
             )
-        )
+        )  # fmt: skip
         rows = await self._database.write(lambda connection: connection.execute(take).all())
         return sorted((Lease(**row._mapping) for row in rows), key=lambda lease: lease.number)  # noqa: SLF001 - the documented name
 
@@ -81,16 +81,21 @@ class Leases:
 
         await self._database.write(work)
 
-    async def complete(self, lease: Lease, file: str | None, result: object) -> bool:
-        """The job is done; False if it isn't this runner's any more, so that nothing was written."""
+    async def complete(
+        self, lease: Lease, file: str | None, result: object, publish: Callable[[], object] = lambda: None
+    ) -> bool:
+        """The job is done; False if it isn't this runner's any more, so that nothing was written.
+
+        `publish` gives the file its name, for good, before anybody sees that the job is done; it may be called again.
+        """
         details = msgspec.json.encode(result).decode()
-        return await self._finish(lease, status="completed", file=file, result=details, progress=1.0)
+        return await self._finish(lease, publish, status="completed", file=file, result=details, progress=1.0)
 
     async def fail(self, lease: Lease, error: str) -> bool:
         """The job can't be done; False likewise."""
-        return await self._finish(lease, status="failed", error=_holdable(error))
+        return await self._finish(lease, lambda: None, status="failed", error=_holdable(error))
 
-    async def _finish(self, lease: Lease, *, status: Status, **values: Any) -> bool:
+    async def _finish(self, lease: Lease, publish: Callable[[], object], *, status: Status, **values: Any) -> bool:
         # Written again where the first answer was lost with the connection.
         is_ours = and_(
             jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status.in_(("processing", status))
@@ -100,7 +105,14 @@ class Leases:
             .where(is_ours)
             .values(status=status, completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
         )
-        return bool(await self._database.write(lambda connection: connection.execute(done).rowcount))
+
+        def work(connection: Connection) -> bool:
+            is_done = bool(connection.execute(done).rowcount)
+            if is_done:
+                publish()
+            return is_done
+
+        return await self._database.write(work)
 
     async def give_back(self, lease: Lease, reason: str, *, blame: bool) -> None:
         """Let the job be run again after a while; the attempt counts if the job is to blame for its end."""
@@ -144,6 +156,11 @@ class Leases:
 
     def _lease_end(self) -> ColumnElement[float]:
         return database_time() + self._settings.job_lease_seconds
+
+
+def _waits(wanted: Wanted) -> ColumnElement[bool]:
+    is_of_models = jobs.c.model.in_(wanted.models)
+    return and_(_IS_WAITING, jobs.c.kind.in_(wanted.kinds), not_(is_of_models) if wanted.others else is_of_models)
 
 
 def _holdable(text: str) -> str:

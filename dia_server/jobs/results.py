@@ -21,7 +21,8 @@ FOLDER = "tasks"
 SWEEP_SECONDS = 60.0
 # What an attempt left whose runner died before it could tell; no attempt takes so long to do that.
 LOST_SECONDS = 3_600
-_ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\d+\.[a-z0-9]+")
+# With an attempt's number until it is the job's.
+_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?\.[a-z0-9]+")
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,7 @@ class Results:
     """The files in a home's `tasks/`."""
 
     def __init__(self, store: JobStore, settings: Settings, home: Path) -> None:
+        self.home = home
         self.folder = home / FOLDER
         self._store = store
         self._settings = settings
@@ -52,6 +54,16 @@ class Results:
     async def clear(self, kind: str) -> int:
         """Forget all finished jobs of a kind, with their files; returns how many there were."""
         return await self._remove(lambda: self._store.finished(kind))
+
+    async def delete(self, kind: str, job_id: str) -> None:
+        """Forget a job, whatever has become of it, with its file; whoever runs it stops within a second.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        await self._store.doom(kind, job_id)
+        await asyncio.to_thread(self._unlink, [job_id], f"{job_id}.*")
+        await self._store.remove([job_id])
 
     async def sweep(self) -> None:
         """Remove files after `job_retention_hours`, their jobs after twice as long, and what lost attempts left."""
@@ -89,17 +101,17 @@ class Results:
         before = time.time() - LOST_SECONDS
         return [(path.name, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
 
-    def _unlink(self, job_ids: Iterable[str]) -> None:
-        """Remove all that attempts at these jobs have left."""
+    def _unlink(self, job_ids: Iterable[str], pattern: str = "*") -> None:
+        """Remove all that attempts at these jobs have left, by names of this pattern."""
         ids = set(job_ids)
-        for path, job_id in self._attempts():
+        for path, job_id in self._attempts(pattern):
             if job_id in ids:
                 path.unlink(missing_ok=True)
 
-    def _attempts(self) -> Iterator[tuple[Path, str]]:
+    def _attempts(self, pattern: str = "*") -> Iterator[tuple[Path, str]]:
         """The files of attempts, with their jobs' ids."""
-        for path in list(self.folder.glob("*")):
-            if (found := _ATTEMPT.fullmatch(path.name)) and path.is_file():
+        for path in list(self.folder.glob(pattern)):
+            if (found := _FILE.fullmatch(path.name)) and path.is_file():
                 yield path, found[1]
 
     @asynccontextmanager

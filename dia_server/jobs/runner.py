@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -11,8 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from dia_server.background import wait_for_event
 from dia_server.errors import DiaServerError, StorageFull, Unavailable
-from dia_server.jobs.job import Lease
+from dia_server.files import sync_folder
+from dia_server.jobs.job import Lease, Wanted
 from dia_server.jobs.leases import Leases
 from dia_server.settings import Settings
 
@@ -42,8 +45,8 @@ class Handler(Protocol):
     ) -> tuple[str | None, dict[str, Any]]:
         """Do a job; returns the name of the file that came of it, if one did, and what is to be known of it.
 
-        The file's name begins with `stem`, a path that no other attempt has. `report` takes the share that is done,
-        from 0 to 1.
+        The file's name begins with `stem`, a path that no other attempt has; once the job is done, it begins with the
+        job's id alone. `report` takes the share that is done, from 0 to 1.
 
         Raises:
             Unavailable, StorageFull, OSError: it can be done later.
@@ -61,13 +64,18 @@ class Runner:
         settings: Settings,
         folder: Path,
         slots: Callable[[], int],
+        on_need: Callable[[], Mapping[AbstractSet[str], int]] = dict,
     ) -> None:
-        """`folder` gets the files; `slots` tells how many tasks can run at once."""
+        """`folder` gets the files; `slots` tells how many tasks can run at once.
+
+        Those of the models in `on_need` have room of their own, so that they keep no others waiting.
+        """
         self._leases = leases
         self._handlers = handlers
         self._settings = settings
         self._folder = folder
         self._slots = slots
+        self._on_need = on_need
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._progress: dict[Lease, float] = {}
         self._told: dict[Lease, float] = {}
@@ -126,17 +134,23 @@ class Runner:
                 log.exception("jobs can't be claimed")
                 claimed = 0
             if not claimed:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                await wait_for_event(self._woken, LOOK_SECONDS)
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
-        slots = self._slots()
+        kinds, slots, on_need = tuple(self._handlers), self._slots(), self._on_need()
+        others = Wanted(kinds=kinds, models=frozenset().union(*on_need), others=True)
+        count = await self._claim_some(others, slots + self._ahead()) if slots else 0
+        for models, most in on_need.items():
+            count += await self._claim_some(Wanted(kinds=kinds, models=models), most)
+        return count
+
+    async def _claim_some(self, wanted: Wanted, most: int) -> int:
         # What is only to be written down takes no slot any more.
-        room = slots + self._ahead() - sum(share < 1 for share in self._progress.values()) if slots else 0
-        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(self._handlers):
+        room = most - sum(share < 1 for lease, share in self._progress.items() if wanted.has(lease))
+        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(wanted):
             return 0
-        leases = await self._leases.claim(self._handlers, room)
+        leases = await self._leases.claim(wanted, room)
         for lease in leases:
             self._progress[lease] = 0.0
             self._running[lease] = asyncio.create_task(self._run(lease), name=f"job {lease.id}")
@@ -183,12 +197,23 @@ class Runner:
             reason = f"Internal error ({type(error).__name__}); the log of the server or worker that ran it says more"
             await self._until_written(lambda: self._leases.fail(lease, reason))
         else:
-            if await self._until_written(lambda: self._leases.complete(lease, file, result)):
-                log.info("job done", job=lease.id, kind=lease.kind, file=file, **result)
-            else:
-                log.warning("late result discarded", job=lease.id)
-                if file is not None:
-                    (self._folder / file).unlink(missing_ok=True)
+            await self._complete(lease, stem, file, result)
+
+    async def _complete(self, lease: Lease, stem: Path, file: str | None, result: dict[str, Any]) -> None:
+        name = file and f"{lease.id}{file.removeprefix(stem.name)}"
+
+        def publish() -> None:
+            # Where the database didn't tell that it was done, it is done again.
+            if file is not None and (self._folder / file).exists():
+                (self._folder / file).replace(self._folder / str(name))
+                sync_folder(self._folder)
+
+        if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
+            log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
+        else:
+            log.warning("late result discarded", job=lease.id)
+            if file is not None:
+                (self._folder / file).unlink(missing_ok=True)
 
     async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
         """It can be done later, or may be, or never."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from dia_server import metrics
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
-from dia_server.errors import BadInput, Conflict, JobNotFound, QueueFull
+from dia_server.errors import BadInput, Conflict, Damaged, JobNotFound, QueueFull
 from dia_server.jobs.job import FINISHED, Job, JobState, NewJob, Status
 from dia_server.settings import Settings
 
@@ -83,7 +83,7 @@ class JobStore:
         rows = await self._database.read(select(*SHOWN).where(jobs.c.kind == kind, jobs.c.id == job_id))
         if not rows:
             raise not_found(job_id)
-        return (await self._with_positions(rows))[0]
+        return (await self._jobs(rows))[0]
 
     async def listed(
         self,
@@ -94,16 +94,25 @@ class JobStore:
         since: float | None = None,
         limit: int | None = None,
         offset: int = 0,
+        places: bool = True,
     ) -> list[Job]:
-        """Those that match, the newest first; `since` in seconds since 1970."""
-        wanted = select(*SHOWN).where(jobs.c.kind == kind).order_by(jobs.c.number.desc()).limit(limit).offset(offset)
+        """Those that match, the newest first; `since` in seconds since 1970, `places` whether to look at the queue."""
+        wanted = select(*SHOWN).where(jobs.c.kind == kind).order_by(jobs.c.number.desc())
         if status is not None:
             wanted = wanted.where(jobs.c.status == status)
         if voice is not None:
             wanted = wanted.where(jobs.c.voice == voice)
         if since is not None:
             wanted = wanted.where(jobs.c.created_at >= since)
-        return await self._with_positions(await self._database.read(wanted))
+        if limit is not None or offset:
+            return await self._jobs(await self._database.read(wanted.limit(limit).offset(offset)), places)
+        found: list[Job] = []
+        # Some at a time: there may be thousands, and others wait.
+        page = wanted
+        while rows := await self._database.read(page.limit(MOST_AT_ONCE)):
+            found += await self._jobs(rows, places)
+            page = wanted.where(jobs.c.number < rows[-1].number)
+        return found
 
     async def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
         """How those of these jobs that there are stand."""
@@ -121,9 +130,11 @@ class JobStore:
             for row in rows
         }
 
-    async def counts(self, kind: str) -> dict[str, int]:
-        """How many jobs there are by status; those that there are none of are left out."""
-        wanted = select(jobs.c.status, func.count().label("number")).where(jobs.c.kind == kind).group_by(jobs.c.status)
+    async def counts(self, kind: str | None = None) -> dict[str, int]:
+        """How many jobs of a kind, or of all, there are by status; those that there are none of are left out."""
+        wanted = select(jobs.c.status, func.count().label("number")).group_by(jobs.c.status)
+        if kind is not None:
+            wanted = wanted.where(jobs.c.kind == kind)
         return {row.status: row.number for row in await self._database.read(wanted)}
 
     async def measure(self, kind: str) -> None:
@@ -158,6 +169,21 @@ class JobStore:
         if status := await self._database.write(work):
             raise BadInput(f"Job '{job_id}' is {status}; only a pending or processing one can be cancelled")
 
+    async def doom(self, kind: str, job_id: str) -> None:
+        """End a job, finished or not, that is to be removed; its key is free again.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        ended = {"status": "cancelled", "completed_at": database_time(), "payload": b"", "blobs": ""}
+        doomed = (
+            update(jobs)
+            .where(jobs.c.kind == kind, jobs.c.id == job_id)
+            .values(ended | {"file": None, "idempotency_key": None})
+        )
+        if not await self._database.write(lambda connection: connection.execute(doomed).rowcount):
+            raise not_found(job_id)
+
     async def finished(self, kind: str) -> list[str]:
         """The ids of some finished jobs."""
         return await self._ids(jobs.c.kind == kind, jobs.c.status.in_(FINISHED))
@@ -191,8 +217,8 @@ class JobStore:
         rows = await self._database.read(select(jobs.c.blobs).where(jobs.c.blobs != "").distinct())
         return {name for row in rows for name in row.blobs.split()}
 
-    async def _with_positions(self, rows: Sequence[Row[Any]]) -> list[Job]:
-        positions = await self._positions(rows)
+    async def _jobs(self, rows: Sequence[Row[Any]], places: bool = True) -> list[Job]:
+        positions = await self._positions(rows) if places else {}
         return [_job(row, positions.get(row.number)) for row in rows]
 
     async def _positions(self, rows: Sequence[Row[Any]]) -> dict[int, int]:
@@ -221,6 +247,7 @@ def _values(new: NewJob) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid4()),
         "kind": new.kind,
+        "model": new.model,
         "status": "pending",
         "voice": new.voice,
         "request": msgspec.json.encode(new.request).decode(),
@@ -256,18 +283,22 @@ def _same(row: Row[Any], request_hash: str) -> Job:
 
 
 def _job(row: Row[Any], position: int | None = None) -> Job:
+    try:
+        request, result = (msgspec.json.decode(each or "{}") for each in (row.request, row.result))
+    except msgspec.DecodeError:
+        raise Damaged(f"The row of job '{row.id}' in the database can't be read") from None
     return Job(
         id=row.id,
         status=row.status,
         voice=row.voice,
-        request=msgspec.json.decode(row.request),
+        request=request,
         created_at=row.created_at,
         started_at=row.started_at,
         completed_at=row.completed_at,
         progress=row.progress,
         runner=row.runner,
         file=row.file,
-        result={} if row.result is None else msgspec.json.decode(row.result),
+        result=result,
         error=row.error,
         position=position,
     )

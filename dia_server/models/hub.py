@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from dia_server.errors import DownloadFailed, ModelUnavailable
+from dia_server.models.hashes import sha256_of
 from dia_server.models.protocol import Repository
 
+# Names as the hub takes them, and folders as shells write them.
+Source = Annotated[str, msgspec.Meta(pattern=r"^(~?/|\.{1,2}/|[A-Za-z]:).|^[\w.-]+/[\w.-]+$")]
+Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
+
+# Where the hashes of files in folders are kept, if the home has not said.
+HASHES = Path.home() / ".cache" / "dia-server" / "hashes"
 # Of a commit, so many hex digits tell it from all others.
 SHORT = 12
 
@@ -91,6 +100,23 @@ def advising(model: str, repository: Repository) -> Iterator[None]:
                 f"`dia-server models pull {model}`"
             )
         raise ModelUnavailable(f"{error.message}; {advice}") from None
+
+
+def revision_of(repository: Repository, folder: Path) -> str:
+    """What names the contents of a repository's folder: the commit, or a hash of all that is read."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    return contents_of(path for pattern in repository.files for path in folder.glob(pattern))
+
+
+def contents_of(paths: Iterable[Path]) -> str:
+    """A hash of files and their names, in whichever order they are given."""
+    kept = Path(os.environ.get("DIA_HASHES", HASHES))
+    digest = hashlib.sha256()
+    for path in sorted(set(paths)):
+        digest.update(path.name.encode())
+        digest.update(bytes.fromhex(sha256_of(path, kept)))
+    return digest.hexdigest()
 
 
 def look_up(repository: Repository) -> Release:

@@ -49,11 +49,13 @@ class Recordings(msgspec.Struct, frozen=True, kw_only=True):
         most_seconds: of each one.
         most_seconds_together: of all that one task has.
         needs_transcript: it has to know what is said in them.
+        are_needed: it has no voice of its own.
     """
 
     most_seconds: float = math.inf
     most_seconds_together: float = math.inf
     needs_transcript: bool = False
+    are_needed: bool = False
 
 
 def no_downloads(settings: Settings) -> tuple[Download, ...]:
@@ -93,6 +95,13 @@ def no_repositories(setup: Any) -> tuple[Repository, ...]:
 def nothing_to_check(setup: Any) -> None:
     """Of a model that is read from no folders."""
     del setup
+
+
+class EngineLost(BaseException):
+    """Raised by a step when what the engine computes with is gone: its worker ends, and its tasks run again elsewhere.
+
+    Not to be caught by what takes a failed task for an event.
+    """
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +201,11 @@ class Engine(Protocol):
         """Take a task; only called while a slot is free."""
 
     def step(self) -> Iterable[tuple[int, Event]]:
-        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot."""
+        """Go one step on with all admitted tasks. `Done` or `Failed` frees the task's slot.
+
+        Raises:
+            EngineLost: it can't go on, with this task or any other.
+        """
 
     def cancel(self, task_id: int) -> None:
         """Forget a task and free its slot; unknown ids are ignored."""
@@ -202,16 +215,16 @@ class Engine(Protocol):
 
 
 class Sequential:
-    """An engine of a plain `run(task)`: one slot, one event a step."""
+    """An engine of a plain `run(task)`: one slot, one event a step; None is a step without one."""
 
     slots = 1
 
-    def __init__(self, run: Callable[[Any], Iterator[Event]], fingerprint: str) -> None:
+    def __init__(self, run: Callable[[Any], Iterator[Event | None]], fingerprint: str) -> None:
         """`run` takes the structs of the capabilities that the model's manifest names."""
         self.fingerprint = fingerprint
         self._run = run
         self._task_id: int | None = None
-        self._events: Iterator[Event] = iter(())
+        self._events: Iterator[Event | None] = iter(())
 
     def admit(self, task_id: int, task: Task) -> None:
         self._task_id, self._events = task_id, self._run(task)
@@ -225,6 +238,8 @@ class Sequential:
         except Exception:  # whatever a model raises must end its own task only
             log.exception("a task failed")
             event = Failed(message="The model failed on this text; the server's log says why")
+        if event is None:
+            return []
         if isinstance(event, Ending):
             self._task_id = None
         return [(task_id, event)]

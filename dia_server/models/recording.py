@@ -17,8 +17,8 @@ class BadRecording(Exception):
     """It can't be imitated; the message says why."""
 
 
-def read_reference(reference: Reference) -> tuple[Samples, int]:
-    """Mono samples of a recording, and their rate in Hz.
+def read_reference(reference: Reference, name: str = "The voice's recording") -> tuple[Samples, int]:
+    """Mono samples of a recording, and their rate in Hz; `name` is what errors call it.
 
     Raises:
         BadRecording: it is not there, not the one that is meant, or no 16-bit wav file.
@@ -26,24 +26,22 @@ def read_reference(reference: Reference) -> tuple[Samples, int]:
     try:
         data = Path(reference.path).read_bytes()
     except OSError as error:
-        raise BadRecording(
-            f"The voice's recording can't be read ({error.strerror}); upload its audio prompt again"
-        ) from None
+        raise BadRecording(f"{name} can't be read ({error.strerror}); upload its audio prompt again") from None
     if hashlib.sha256(data).hexdigest() != reference.sha256:
-        raise BadRecording("The voice's recording is not the one that was asked for; upload its audio prompt again")
-    return _read(data)
+        raise BadRecording(f"{name} is not the one that was asked for; upload its audio prompt again")
+    return _read(data, name)
 
 
-def _read(data: bytes) -> tuple[Samples, int]:
+def _read(data: bytes, name: str) -> tuple[Samples, int]:
     """Mono samples of a 16-bit wav file, and their rate in Hz."""
     try:
         with wave.open(io.BytesIO(data)) as file:
             channels, sample_bytes, sample_rate = file.getparams()[:3]
             pcm = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise BadRecording(f"The voice's recording is no wav file ({str(error) or 'it ends too early'})") from None
+        raise BadRecording(f"{name} is no wav file ({str(error) or 'it ends too early'})") from None
     if sample_bytes != np.dtype(np.int16).itemsize or not sample_rate:
-        raise BadRecording("The voice's recording is no wav file of 16-bit PCM; upload it as an audio prompt")
+        raise BadRecording(f"{name} is no wav file of 16-bit PCM; upload it as an audio prompt")
     whole = len(pcm) // (channels * sample_bytes) * channels * sample_bytes
     samples = np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)
     return samples.reshape(-1, channels).mean(axis=1), sample_rate

@@ -7,13 +7,18 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
-from dia_server.tasks import Ending, Event, Failed, Task
-
-Tick = Callable[[], None]
+from dia_server.tasks import Audio, Ending, Event, Failed, Task
 
 log = logging.getLogger(__name__)
+
+
+class Tick(Protocol):
+    """How work says that it gets on, and hands over what there is of its sound."""
+
+    def __call__(self, audio: Audio | None = None, /) -> None:
+        """Say so; ends the work once its task is cancelled."""
 
 
 class CancelledWork(BaseException):
@@ -25,13 +30,13 @@ class _Attempt:
 
     def __init__(self, task_id: int) -> None:
         self.task_id = task_id
-        self.events: SimpleQueue[Ending | None] = SimpleQueue()
+        self.events: SimpleQueue[Audio | Ending | None] = SimpleQueue()
         self.cancelled = threading.Event()
 
-    def tick(self) -> None:
+    def tick(self, audio: Audio | None = None, /) -> None:
         if self.cancelled.is_set():
             raise CancelledWork
-        self.events.put(None)
+        self.events.put(audio)
 
 
 class Stepped:
@@ -55,17 +60,19 @@ class Stepped:
         self._thread.submit(self._run, self._attempt, task)
 
     def step(self) -> Iterable[tuple[int, Event]]:
-        if self._attempt is None or (ending := self._attempt.events.get()) is None:
+        if self._attempt is None or (event := self._attempt.events.get()) is None:
             return []
-        task_id, self._attempt = self._attempt.task_id, None
-        return [(task_id, ending)]
+        task_id = self._attempt.task_id
+        if isinstance(event, Ending):
+            self._attempt = None
+        return [(task_id, event)]
 
     def cancel(self, task_id: int) -> None:
         if self._attempt is None or self._attempt.task_id != task_id:
             return
         self._attempt.cancelled.set()
         # The slot is free when the thread is.
-        while self._attempt.events.get() is None:
+        while not isinstance(self._attempt.events.get(), Ending):
             pass
         self._attempt = None
 

@@ -31,10 +31,12 @@ class Choice(msgspec.Struct, frozen=True):
         return self.model, self.reason or "it is the best one that `engine: auto` knows"
 
     def arranged(self, lane: Lane, settings: Settings) -> Lane:
-        """A lane whose first model is the default one, if it runs that at all."""
+        """A lane whose first model is the default one, if it runs that at all, or else one that can be loaded here."""
+        if len(lane.models) == 1:
+            return lane
         first = self.applied(settings).engine
         if first not in lane.models:
-            return lane
+            first = min(lane.models, key=lambda name: bool(registry.obstacle(name, settings.models)))
         return msgspec.structs.replace(lane, models=(first, *(name for name in lane.models if name != first)))
 
 

@@ -143,7 +143,8 @@ class Lane:
         """How many free slots a run has to leave to listeners."""
         if run.urgent:
             return 0
-        if run.clip.background and (not self._has_listeners or sum(place.slots for place in self.places) == 1):
+        slots = sum(place.slots_of(run.task.model) for place in self.places)
+        if run.clip.background and (not self._has_listeners or slots == 1):
             return 0
         return 1
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Literal
 
 import structlog
 
 from dia_server import metrics
+from dia_server.background import wait_for_event
 from dia_server.errors import Draining, NoWorker, QueueFull
+from dia_server.models import registry
 from dia_server.pool.choice import choose
 from dia_server.pool.clip import Clip
 from dia_server.pool.devices import Devices
@@ -138,8 +141,7 @@ class Pool:
         self.draining = True
         for call in self._at_drain:
             call()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace)
+        await wait_for_event(self._idle, grace)
         for clip in tuple(self._clips):
             clip.fail(Draining("The server has shut down before this was done; try again in a moment"))
 
@@ -170,8 +172,14 @@ class Pool:
 
     def slots(self) -> int:
         """How many tasks the workers that are not only started on need can run at once."""
-        up = [place for place in self.standing if place.state == "up" and place.models]
-        return sum(max(ready.slots for ready in place.models.values()) for place in up)
+        return sum(_slots(place) for place in self.standing if place.state == "up" and place.models)
+
+    def on_need(self) -> dict[AbstractSet[str], int]:
+        """The speaking models of each lane that is started on need, and how many of their tasks it can run at once."""
+        speaking = registry.speaking()
+        lanes = [lane for lane in self.lanes.values() if lane.config.idle_timeout is not None]
+        models = [frozenset(m for m in speaking if self._settings.lane_of(m) == lane.name) for lane in lanes]
+        return {names: sum(map(_slots, lane.places)) for names, lane in zip(models, lanes, strict=True) if names}
 
     def crew(self) -> tuple[int, int]:
         """How many of those workers there are, and how many of them are at work."""
@@ -197,3 +205,8 @@ class Pool:
             metrics.LOOP_LAG.observe(late)
             for place in self.places:
                 place.watch(late)
+
+
+def _slots(place: Place) -> int:
+    """The tasks of one model that a worker runs at once; one that isn't there yet is taken to run one."""
+    return max((ready.slots for ready in place.models.values()), default=1)

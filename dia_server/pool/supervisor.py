@@ -106,12 +106,16 @@ class Place:
         """The processes here die before they get anything done."""
         return self._deaths_in_row >= self._settings.crash_loop_deaths
 
-    def free(self, model: str) -> int:
-        """Free slots for a model; one that isn't loaded yet is taken to have one."""
+    def slots_of(self, model: str) -> int:
+        """Slots for a model; one that isn't loaded yet is taken to have one."""
         if self.state != "up":
             return 0
         ready = self.models.get(model)
-        return (ready.slots if ready else 1) - sum(attempt.model == model for attempt in self._attempts.values())
+        return ready.slots if ready else 1
+
+    def free(self, model: str) -> int:
+        """Those of them that are free."""
+        return self.slots_of(model) - sum(attempt.model == model for attempt in self._attempts.values())
 
     def suits(self, run: SegmentRun) -> bool:
         """Whether the run may go here now: a slot is free, and its clip is not bound to another fingerprint."""

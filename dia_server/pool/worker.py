@@ -17,7 +17,7 @@ from typing import Any
 
 from dia_server.errors import DiaServerError
 from dia_server.models import memory as room
-from dia_server.models.protocol import Engine
+from dia_server.models.protocol import Engine, EngineLost
 from dia_server.models.registry import load_engine
 from dia_server.pool import gpu
 from dia_server.pool.messages import (
@@ -147,7 +147,7 @@ class Worker:
 
     def _step(self, model: str) -> None:
         ended = False
-        for attempt, event in self._engines[model].step():
+        for attempt, event in self._stepped(model):
             if isinstance(event, Failed):
                 _end_without_gpu()
             if isinstance(event, Ending):
@@ -157,6 +157,13 @@ class Worker:
                 self._send(Report(attempt, part))
         if (ended and gpu.is_there()) or time.monotonic() - self._last_sent > BEAT_SECONDS:
             self._send(Beat(gpu.memory()))
+
+    def _stepped(self, model: str) -> Iterator[tuple[int, Event]]:
+        try:
+            yield from self._engines[model].step()
+        except EngineLost as lost:
+            log.error("model %s is lost: %s", model, lost)
+            os._exit(1)
 
     def _send(self, answer: Answer) -> None:
         try:

@@ -11,21 +11,31 @@ import msgspec
 from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.script.instructions import of_style
-from dia_server.services.references import References, most_transcript_bytes, seconds_of, transcript_bytes
+from dia_server.services.references import (
+    References,
+    check_recording,
+    most_transcript_bytes,
+    seconds_of,
+    transcript_bytes,
+)
 from dia_server.tasks import Delivery, Reference, Speak
 from dia_server.voices.text import Voice
 
 
 class Role(msgspec.Struct, frozen=True):
-    """The voice that a speaker tag stands for; a partner is the voice's other speaker, whom no voice is tied to."""
+    """The voice that a speaker tag stands for; a partner is the voice's other speaker, whom no voice is tied to.
+
+    A `recording` is imitated instead of the voice's own.
+    """
 
     voice_id: str
     voice: Voice
     is_partner: bool
+    recording: Reference | None = None
 
 
 def cast_roles(
-    speakers: AbstractSet[str], voice_id: str, there: Mapping[str, Voice], aliases: Mapping[str, str], field: str
+    speakers: AbstractSet[str], own: Role, there: Mapping[str, Voice], aliases: Mapping[str, str], field: str
 ) -> dict[str, Role]:
     """Who stands for each speaker of a voice, of those that are there; they may be tied by their aliases.
 
@@ -34,15 +44,15 @@ def cast_roles(
     Raises:
         BadInput: the voice ties a speaker to a voice that is not there.
     """
-    voice, roles = there[voice_id], {}
+    voice, roles = own.voice, {}
     for speaker in sorted(speakers):
         tied = voice.speakers.get(speaker)
         if tied is None:
-            roles[speaker] = Role(voice_id, voice, is_partner=speaker != voice.primary_speaker)
+            roles[speaker] = msgspec.structs.replace(own, is_partner=speaker != voice.primary_speaker)
         elif (tied_id := tied if tied in there else aliases.get(tied, tied)) in there:
             roles[speaker] = Role(tied_id, there[tied_id], is_partner=False)
         else:
-            raise BadInput(f"Voice '{voice_id}' ties {speaker} to voice '{tied}', which is not there", param=field)
+            raise BadInput(f"Voice '{own.voice_id}' ties {speaker} to voice '{tied}', which is not there", param=field)
     return roles
 
 
@@ -135,7 +145,9 @@ class Casting:
     def _imitated(self, role: Role, speaker: str) -> dict[str, Reference]:
         if not imitates(self._manifest):
             return {}
-        reference = self._references.of(role.voice_id, role.voice, self._manifest, self._field)
+        if role.recording is not None:
+            check_recording(role.recording, self._manifest, self._field)
+        reference = role.recording or self._references.of(role.voice_id, role.voice, self._manifest, self._field)
         return {} if reference is None else {speaker: reference}
 
     def _own_options(self, role: Role) -> dict[str, Any]:
@@ -183,10 +195,9 @@ class Casting:
 def _delivery(voice: Voice, wanted: Delivery) -> Delivery:
     """The voice's own manner, unless another is wanted."""
     manner = of_style(voice.style)
-    return Delivery(
-        speed=wanted.speed,
-        pitch=wanted.pitch,
-        volume=wanted.volume,
-        emotion=wanted.emotion or manner.emotion,
+    has_emotion = bool(wanted.emotion or wanted.emotion_reference)
+    return msgspec.structs.replace(
+        wanted,
+        emotion=wanted.emotion if has_emotion else manner.emotion,
         style=wanted.style if wanted.style != "neutral" else manner.style,
     )

@@ -8,14 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from dia_server.audio.samples import Samples
+from dia_server.audio.recording import clean
+from dia_server.audio.samples import NO_SAMPLES, Samples
 from dia_server.errors import BadInput, GenerationFailed
 from dia_server.models.decoder import MANIFEST
 from dia_server.pool.pool import Pool
+from dia_server.settings import Settings
 from dia_server.tasks import Decode
 
 # Of the samples, in Hz.
 DECODED_RATE = MANIFEST.sample_rate
+
+
+async def decode_recording(pool: Pool, untrusted: Path, settings: Settings) -> tuple[Samples, int]:
+    """A recording of a voice, cleaned: mono samples at `DECODED_RATE`, and the file's own rate in Hz.
+
+    Raises:
+        BadInput: it can't be used; the message says why.
+        Unavailable: no work is taken now.
+    """
+    pieces = [NO_SAMPLES]
+    original_rate = await decode_file(pool, untrusted, settings.max_prompt_seconds, pieces.append)
+    samples = await asyncio.to_thread(clean, np.concatenate(pieces), DECODED_RATE)
+    seconds, least = len(samples) / DECODED_RATE, settings.min_prompt_seconds
+    if seconds < least:
+        raise BadInput(f"The recording has {seconds:.2f} s of sound; at least {least:g} s are needed")
+    return samples, original_rate
 
 
 async def decode_file(pool: Pool, untrusted: Path, max_seconds: float, take: Callable[[Samples], object]) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import structlog
 
-from dia_server.background import in_background
+from dia_server.background import in_background, wait_for_event
 from dia_server.errors import DiaServerError, Unavailable
 from dia_server.pool.pool import Pool
 from dia_server.services.prompts import Prompts
@@ -62,8 +62,7 @@ class Discovery:
             return None
         asked = self._asked.setdefault(prompt_id, asyncio.Event())
         self._woken.set()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asked.wait(), PATIENCE_SECONDS)
+        await wait_for_event(asked, PATIENCE_SECONDS)
         now_there = self._store.list().get(prompt_id)
         return now_there.transcript if now_there is not None and now_there.file == prompt.file else None
 
@@ -72,8 +71,7 @@ class Discovery:
             is_wanted = self._settings.auto_discover_prompts or self._settings.auto_transcribe
             if is_wanted and await self._look():
                 continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+            await wait_for_event(self._woken, LOOK_SECONDS)
             self._woken.clear()
 
     async def _look(self) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import groupby
+from time import monotonic
 from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound, SettingsError, VoiceNotFound
+from dia_server.errors import BadInput, ModelNotFound, ModelUnavailable, SettingsError, VoiceNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script, speakers, turns
-from dia_server.script.instructions import Direction, understand
+from dia_server.script.instructions import understand
 from dia_server.services.casting import Casting, Role, cast_roles, imitates
 from dia_server.services.references import References
 from dia_server.settings import Settings
@@ -24,6 +26,8 @@ SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
 LONGEST_NAME = 100  # an id has 64 characters at most; the rest would only be echoed
 AUTO_MODEL = "hibari"
+# For so long it is taken that a model can still, or still not, be loaded.
+OBSTACLE_SECONDS = 5.0
 DEFAULT_MODEL_NAMES = frozenset(
     {
         "dia",
@@ -49,6 +53,8 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         speed: 0.25 to 4, without a change of pitch.
         seed: 0 to 2**63-1; None takes the voice's own, or draws one.
         instructions: how to say it, in words; those of the vocabulary count.
+        delivery: how to say it, instead of `instructions`.
+        recording: whom to sound like, instead of a voice; `voice` only names it then.
         parameters: what the client set besides, by name; `max_tokens` ends the clip behind so many of the model's
             frames, `timestamp_granularities` asks for times, and the model gets those that its options have.
         text_field: what the client calls `text`, for error messages.
@@ -62,6 +68,8 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     seed: int | None = None
     instructions: str = ""
+    delivery: Delivery | None = None
+    recording: Reference | None = None
     parameters: dict[str, Any] = {}
     text_field: str = "input"
     voice_field: str = "voice"
@@ -103,8 +111,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def references(self) -> list[Reference]:
-        """The recordings that are imitated, as often as they are."""
-        return [reference for task in self.tasks for reference in task.references.values()]
+        """The recordings that are imitated, in voice or manner, as often as they are."""
+        manners = [task.delivery.emotion_reference for task in self.tasks]
+        voices = [reference for task in self.tasks for reference in task.references.values()]
+        return [*voices, *(reference for reference in manners if reference)]
 
     @property
     def script(self) -> str:
@@ -123,12 +133,16 @@ def check_models(settings: Settings) -> None:
     """Refuse to start with models that nobody could run.
 
     Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, or `engine` one that doesn't speak; a
-            model's own settings are wrong.
+        SettingsError: `engine` or a lane names a model that is not installed, `engine` one that doesn't speak, or
+            `emotion_model` one that tells no emotions; a model's own settings are wrong.
     """
     wanted = [("engine", default_model(settings), registry.speaking())]
+    if settings.emotion_model is not None:
+        wanted.append(("emotion_model", settings.emotion_model, registry.able("classify")))
     wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
     wanted += [("models", name, registry.manifests()) for name in settings.models]
+    if settings.index_tts.model != "auto":
+        wanted.append(("index_tts.model", settings.index_tts.model, registry.speaking()))
     for setting, name, installed in wanted:
         if name not in installed:
             raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
@@ -177,7 +191,8 @@ def make_plan(
     if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
         raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
     manifest, warning = choose_model(request.model, settings)
-    voice_id, voice = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
+    own = _own_role(request, there, settings)
+    voice = own.voice
     script = parse_script(
         request.text,
         primary_speaker=voice.primary_speaker,
@@ -189,11 +204,11 @@ def make_plan(
     seed = request.seed if request.seed is not None else voice.voice_seed
     seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
     direction = understand(request.instructions)
-    speed = _clamp(request.speed * direction.delivery.speed, SPEEDS)
+    delivery = request.delivery or direction.delivery
+    speed = _clamp(request.speed * delivery.speed, SPEEDS)
     model_speed = _clamp(speed, manifest.speed)
-    own = Role(voice_id, voice, is_partner=False)
-    roles = cast_roles(speakers(script), voice_id, there, settings.voice_aliases, request.voice_field)
-    wanted = msgspec.structs.replace(direction.delivery, speed=model_speed)
+    roles = cast_roles(speakers(script), own, there, settings.voice_aliases, request.voice_field)
+    wanted = msgspec.structs.replace(delivery, speed=model_speed)
     casting = Casting(manifest, wanted, request.parameters, references, field=request.voice_field)
     cast = casting.tasks(own, roles)
     most_frames = request.parameters.get("max_tokens")
@@ -202,7 +217,7 @@ def make_plan(
     return Plan(
         text=request.text,
         model=manifest.name,
-        voice=voice_id,
+        voice=own.voice_id,
         audio_prompt=voice.audio_prompt if imitates(manifest) else None,
         seed=seed,
         items=tuple(_items(script, cast, manifest, seed, (model_speed, speed / model_speed))),
@@ -211,9 +226,16 @@ def make_plan(
         format=request.format,
         most_samples=None if most_frames is None else most_frames * manifest.hop_length,
         understood=direction.understood,
-        unused=_unused(request, manifest, direction, voice, settings),
+        unused=_unused(request, manifest, delivery, own, settings),
         warning="; ".join(notes) or None,
     )
+
+
+def _own_role(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> Role:
+    if request.recording is not None:
+        return Role(request.voice, Voice(), is_partner=False, recording=request.recording)
+    voice_id, voice = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)
+    return Role(voice_id, voice, is_partner=False)
 
 
 def _clamp(value: float, bounds: tuple[float, float]) -> float:
@@ -225,10 +247,14 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
 
     Raises:
         ModelNotFound: it is not installed, and the settings refuse such names.
+        ModelUnavailable: it can't be loaded here.
     """
     if name in DEFAULT_MODEL_NAMES:
         return registry.manifest(default_model(settings)), None
     if name in registry.speaking():
+        # Before a worker tries: that would show as trouble of the server's, and anybody could make it.
+        if reason := _obstacle(name, msgspec.json.encode(settings.models), int(monotonic() / OBSTACLE_SECONDS)):
+            raise ModelUnavailable(f"Model '{name}' can't be loaded: {reason}", retry_after=60)
         return registry.manifest(name), None
     if settings.unknown_models == "refuse":
         raise ModelNotFound(
@@ -239,10 +265,17 @@ def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
     return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
 
 
+@lru_cache(maxsize=64)
+def _obstacle(name: str, models: bytes, moment: int) -> str:
+    """What `registry.obstacle` has said at a moment; it looks at files, and every request asks."""
+    del moment
+    return registry.obstacle(name, msgspec.json.decode(models))
+
+
 def _unused(
-    request: SpeechRequest, manifest: Manifest, direction: Direction, voice: Voice, settings: Settings
+    request: SpeechRequest, manifest: Manifest, delivery: Delivery, own: Role, settings: Settings
 ) -> tuple[str, ...]:
-    """What the model has no knob for: parameters, instructions of which nothing counts, the voice's recording.
+    """What the model has no knob for: parameters, instructions of which nothing counts, emotions, the recording.
 
     A parameter that asks for what the model's own settings are anyway has what it wants.
     """
@@ -252,12 +285,12 @@ def _unused(
         unused -= {"timestamp_granularities"}
     unused -= {name for name in unused & setup.keys() if request.parameters[name] == setup[name]}
     neutral = Delivery()
-    changed = {
-        name for name in Delivery.__struct_fields__ if getattr(direction.delivery, name) != getattr(neutral, name)
-    }
+    changed = {name for name in Delivery.__struct_fields__ if getattr(delivery, name) != getattr(neutral, name)}
     if request.instructions and not changed & (manifest.directable | {"speed"}):
         unused |= {"instructions"}
-    if voice.audio_prompt and not imitates(manifest):
+    if request.delivery is not None:
+        unused |= changed & {"emotion", "emotion_reference"} - manifest.directable
+    if (own.recording or own.voice.audio_prompt) and not imitates(manifest):
         unused |= {"audio_prompt"}
     return tuple(sorted(unused))
 

@@ -38,6 +38,8 @@ class Planner:
 
 def _wanted_prompts(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> set[str]:
     """The ids of the prompts that a plan of the request will refer to; none for a request that has no plan."""
+    if request.recording is not None:
+        return set()
     try:
         manifest, _ = choose_model(request.model, settings)
         voice_id, _ = find_voice(request.voice, field=request.voice_field, there=there, settings=settings)

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import numpy as np
 import structlog
 
-from dia_server.audio.recording import clean
-from dia_server.audio.samples import NO_SAMPLES
 from dia_server.errors import BadInput, Conflict, DiaServerError
 from dia_server.pool.pool import Pool
-from dia_server.services.decoding import decode_file
+from dia_server.services.decoding import decode_recording
 from dia_server.services.mappings import Mappings
 from dia_server.settings import Settings
 from dia_server.voices.folder import File
@@ -86,12 +83,8 @@ class Prompts:
         self._store.check_id(prompt_id)
         if (same := self._taken(prompt_id, file_hash, overwrite=overwrite)) is not None:
             return Uploaded(prompt=same, is_new=False, warning=_warning(same.sound.seconds))
-        pieces = [NO_SAMPLES]
-        original_rate = await decode_file(self._pool, file, self._settings.max_prompt_seconds, pieces.append)
-        samples = await asyncio.to_thread(clean, np.concatenate(pieces), SAMPLE_RATE)
-        seconds, least = len(samples) / SAMPLE_RATE, self._settings.min_prompt_seconds
-        if seconds < least:
-            raise BadInput(f"The recording has {seconds:.2f} s of sound; at least {least:g} s are needed")
+        samples, original_rate = await decode_recording(self._pool, file, self._settings)
+        seconds = len(samples) / SAMPLE_RATE
         origin = Origin(
             hash=file_hash,
             discovered_at=now(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,14 +29,20 @@ def decode(data: bytes, blobs: Blobs) -> Plan:
     Raises:
         msgspec.ValidationError, msgspec.DecodeError: it is no plan.
     """
-    plan = msgspec.json.decode(data, type=Plan)
-    items = tuple(_relocated(item, blobs) if isinstance(item, Speak) else item for item in plan.items)
+    return with_references(msgspec.json.decode(data, type=Plan), partial(_found, blobs=blobs))
+
+
+def with_references(plan: Plan, changed: Callable[[Reference], Reference]) -> Plan:
+    """The plan with other recordings instead of its own."""
+    items = tuple(_with_references(item, changed) if isinstance(item, Speak) else item for item in plan.items)
     return msgspec.structs.replace(plan, items=items)
 
 
-def _relocated(task: Speak, blobs: Blobs) -> Speak:
-    here = {speaker: _found(reference, blobs) for speaker, reference in task.references.items()}
-    return msgspec.structs.replace(task, references=here)
+def _with_references(task: Speak, changed: Callable[[Reference], Reference]) -> Speak:
+    references = {speaker: changed(reference) for speaker, reference in task.references.items()}
+    manner = task.delivery.emotion_reference
+    delivery = msgspec.structs.replace(task.delivery, emotion_reference=manner and changed(manner))
+    return msgspec.structs.replace(task, references=references, delivery=delivery)
 
 
 def _found(reference: Reference, blobs: Blobs) -> Reference:

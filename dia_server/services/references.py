@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import time_ns
 
+import msgspec
+
 from dia_server.audio.wav import read_info
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput
 from dia_server.models.protocol import Manifest
 from dia_server.tasks import Reference
 from dia_server.voices.folder import SETTLED_NS
-from dia_server.voices.prompts import PromptStore
+from dia_server.voices.prompts import Prompt, PromptStore
 from dia_server.voices.text import Voice
 
 
@@ -42,10 +44,16 @@ class References:
         """What a voice imitates; None for a voice that imitates nobody. `field` names it, for errors.
 
         Raises:
-            BadInput: its prompt is not there, or the model can't imitate it.
+            BadInput: its prompt is not there, one is needed, or the model can't imitate it.
             OSError: the prompt can't be copied.
         """
         if voice.audio_prompt is None:
+            if manifest.recordings.are_needed:
+                raise BadInput(
+                    f"Voice '{voice_id}' imitates no recording, and model '{manifest.name}' has no voice of its own; "
+                    "upload an audio prompt, and name it in the voice",
+                    param=field,
+                )
             return None
         prompt = self._prompts.list().get(voice.audio_prompt)
         if prompt is None:
@@ -54,15 +62,26 @@ class References:
                 f"change the voice. Audio prompts: {[*self._prompts.list()]}",
                 param=field,
             )
-        sha256 = self._keep(prompt.path)
-        reference = Reference(
-            path=str(self._blobs.path(sha256, prompt.path.suffix)),
-            sha256=sha256,
-            transcript=voice.audio_prompt_transcript or prompt.transcript,
-        )
+        reference = self._refer(prompt)
+        if voice.audio_prompt_transcript:
+            reference = msgspec.structs.replace(reference, transcript=voice.audio_prompt_transcript)
         if found := objection(manifest, voice.audio_prompt, seconds_of(reference), reference.transcript):
             raise BadInput(f"Voice '{voice_id}': {found}", param=field)
         return reference
+
+    async def of_prompt(self, prompt_id: str) -> Reference | None:
+        """A prompt by its id; None if it is not there.
+
+        Raises:
+            OSError: it can't be copied.
+        """
+        prompt = self._prompts.list().get(prompt_id)
+        return None if prompt is None else await asyncio.to_thread(self._refer, prompt)
+
+    def _refer(self, prompt: Prompt) -> Reference:
+        sha256 = self._keep(prompt.path)
+        path = self._blobs.path(sha256, prompt.path.suffix)
+        return Reference(path=str(path), sha256=sha256, transcript=prompt.transcript)
 
     def _is_kept(self, path: Path) -> bool:
         state = _state(path)
@@ -86,12 +105,35 @@ class References:
 
 
 def seconds_of(reference: Reference) -> float:
-    """How long it is; 0 for what is no recording, of which its model can say more."""
+    """How long it is; 0 for what is no recording, of which its model can say more, or isn't decoded yet."""
     # Of the blob itself, since the prompt may be another one by now.
+    path = Path(reference.path)
+    if path.suffix != ".wav":
+        return 0.0
     try:
-        return read_info(Path(reference.path)).seconds
+        return read_info(path).seconds
     except (OSError, ValueError):
         return 0.0
+
+
+def check_recording(reference: Reference, manifest: Manifest, field: str) -> None:
+    """Whether a model can imitate a recording that is no audio prompt; `field` names it, for errors.
+
+    Raises:
+        BadInput: it can't.
+    """
+    wanted = manifest.recordings
+    if wanted.needs_transcript and not (reference.transcript or "").strip():
+        raise BadInput(
+            f"'{field}': the model has to know what is said in the recording; write it into a .txt file of the same "
+            "name beside it, or upload it as an audio prompt with a transcript",
+            param=field,
+        )
+    if (seconds := seconds_of(reference)) > wanted.most_seconds:
+        raise BadInput(
+            f"'{field}': the recording has {seconds:.1f} s, and the model takes {wanted.most_seconds:g} s at most",
+            param=field,
+        )
 
 
 def objection(manifest: Manifest, prompt_id: str, seconds: float, transcript: str | None) -> str:

@@ -166,7 +166,7 @@ class Speech:
                 position += silence + len(heard) // SAMPLE_BYTES
                 silence = 0
             account.segments += 1
-            _note_findings(current, plan, account)
+            _tell(current, plan, account)
         if position and silence:
             yield bytes(silence * SAMPLE_BYTES)
 
@@ -184,7 +184,10 @@ def _no_sound(plan: Plan, account: Account) -> DiaServerError:
     )
 
 
-def _note_findings(run: SegmentRun, plan: Plan, account: Account) -> None:
+def _tell(run: SegmentRun, plan: Plan, account: Account) -> None:
+    """Count and log what the model says of a segment."""
+    if run.value:
+        log.info("segment", **run.value, model=plan.model, seed=plan.seed, generation_id=account.id)
     findings = run.done.findings if run.done else ()
     if not findings:
         return

@@ -16,6 +16,7 @@ from dia_server.files import replacing
 from dia_server.services import recipe
 from dia_server.services.account import Account
 from dia_server.services.history import History
+from dia_server.services.plan import Plan
 from dia_server.services.speech import Speech
 
 KIND = "speech"
@@ -38,14 +39,29 @@ class SpeechJobs:
             DiaServerError: the clip can't be made, now or at all.
             OSError: the file can't be written.
         """
-        plan = recipe.decode(payload, self._blobs)
+        return await self.speak(job_id, recipe.decode(payload, self._blobs), stem, report)
+
+    async def speak(
+        self, job_id: str, plan: Plan, stem: Path, report: Callable[[float], None]
+    ) -> tuple[str, dict[str, Any]]:
+        """Speak a plan into a file, as `run` does.
+
+        Raises:
+            DiaServerError, OSError: likewise.
+        """
         kind = FORMATS[plan.format]
         account = Account(id=job_id)
-        started, pieces = monotonic(), []
+        started, spoken, pieces = monotonic(), 0, []
+        recordings = {Path(reference.path) for reference in plan.references}
         async with aclosing(self._speech.behind(plan, account)) as stream:
             async for piece in stream:
                 pieces.append(piece)
-                report(account.segments / len(plan.tasks))
+                if account.segments > spoken:
+                    spoken = account.segments
+                    # The row names them as they were sent, not as they were decoded.
+                    for path in recordings:
+                        self._blobs.renew(path)
+                report(spoken / len(plan.tasks))
         data = kind.whole(b"".join(pieces))
         path = stem.with_name(f"{stem.name}.{kind.extension}")
         await uninterrupted(asyncio.to_thread(_write, path, data))

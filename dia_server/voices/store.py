@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,7 @@ from dia_server.voices.text import Voice, parse_voice, write_voice
 MAX_FILE_BYTES = 16_384
 
 _STARTERS = resources.files("dia_server.voices") / "starters"
+_EXAMPLES = resources.files("dia_server.voices") / "examples"
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml")
 
@@ -155,14 +157,31 @@ def install_starters(folder: Path) -> None:
     Raises:
         OSError: the folder's parent can't be written to.
     """
+    _install(_STARTERS, folder)
+
+
+def install_examples(folder: Path) -> None:
+    """Make the folder with the recordings to imitate that come with the server; likewise.
+
+    Raises:
+        OSError: the folder's parent can't be written to.
+    """
+    _install(_EXAMPLES, folder)
+
+
+def _install(source: Traversable, folder: Path) -> None:
     if os.path.lexists(folder):
         return
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
     part.mkdir()
     try:
-        for starter in _STARTERS.iterdir():
-            with replacing(part / starter.name) as file:
-                file.write(starter.read_bytes())
+        for each in source.iterdir():
+            with replacing(part / each.name) as file:
+                file.write(each.read_bytes())
         part.rename(folder)
+    except OSError:
+        # Another process that starts on the same home may have been faster.
+        if not folder.is_dir():
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

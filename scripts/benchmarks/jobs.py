@@ -53,8 +53,10 @@ LIST_GOAL = 0.05
 # The first and the last jobs are left out: runners come up, and have nothing to do any more.
 INNER = (0.1, 0.9)
 LOOK_SECONDS = 0.05
-SETTINGS = {"engine": "noise", "auto_discover_prompts": False, "auto_transcribe": False, **lanes("noise", processes=1)}
+LANES = lanes("noise", "hibari", processes=1)
+SETTINGS = {"engine": "noise", "auto_discover_prompts": False, "auto_transcribe": False, **LANES}
 PATIENCE_SECONDS = 300.0
+CALL = {"text": TEN_WORDS, "voice_id": "skylark", "seed": 7}
 
 
 def run(note: Note) -> str:
@@ -130,19 +132,25 @@ def working(home: Path) -> Iterator[None]:
         stop(process)
 
 
-def rates(url: str, workers: int) -> tuple[float, float]:
+def rates(
+    url: str,
+    workers: int,
+    path: str = "/generate?async_mode=true",
+    call: Mapping[str, Any] = CALL,
+    count: int = JOBS,
+) -> tuple[float, float]:
     """Jobs a second accepted while nobody runs any, and then completed."""
     settings = {**SETTINGS, "database_url": url, "run_jobs_in_server": False}
     with home_with(settings) as home, serving(home) as server, ExitStack() as stack:
-        accepted = submit(server, JOBS)
+        accepted = submit(server, count, path, call)
         for _ in range(workers):
             stack.enter_context(working(home))
         moments: list[tuple[float, int]] = []
-        while not moments or moments[-1][1] < JOBS:
+        while not moments or moments[-1][1] < count:
             check_time(moments[0][0] if moments else None)
             moments.append((time.perf_counter(), stats(server)["completed_jobs"]))
             time.sleep(LOOK_SECONDS)
-        completed = inner_rate(moments)
+        completed = inner_rate(moments, count)
         clear(server)
     return accepted, completed
 
@@ -176,14 +184,16 @@ def check_time(started: float | None) -> None:
         raise TimeoutError("the jobs don't get done")
 
 
-def submit(server: Server, count: int) -> float:
+def submit(
+    server: Server, count: int, path: str = "/generate?async_mode=true", call: Mapping[str, Any] = CALL
+) -> float:
     """Send so many jobs by several clients; jobs a second."""
-    body = json.dumps({"text": TEN_WORDS, "voice_id": "skylark", "seed": 7}).encode()
+    body = json.dumps(call).encode()
 
     def send(number: int) -> None:
         connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
         for _ in range(number):
-            connection.request("POST", "/generate?async_mode=true", body, {"Content-Type": "application/json"})
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 raise RuntimeError(f"{answer.status}: {answer.read().decode()}")
@@ -202,9 +212,9 @@ def stats(server: Server) -> dict[str, int]:
     return found
 
 
-def inner_rate(moments: list[tuple[float, int]]) -> float:
+def inner_rate(moments: list[tuple[float, int]], count: int) -> float:
     """Jobs a second between the first and the last tenth."""
-    first, last = (next(moment for moment in moments if moment[1] >= share * JOBS) for share in INNER)
+    first, last = (next(moment for moment in moments if moment[1] >= share * count) for share in INNER)
     return (last[1] - first[1]) / (last[0] - first[0])
 
 

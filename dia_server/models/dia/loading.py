@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -21,14 +20,13 @@ from dia_server.models.dia.runtime import Runtime
 from dia_server.models.dia.setup import NAME, DiaSetup
 from dia_server.models.dia.weights import load_weights
 from dia_server.models.fingerprint import fingerprint
-from dia_server.models.hashes import sha256_of
-from dia_server.models.hub import advising
+from dia_server.models.hub import advising, revision_of
 from dia_server.models.memory import granted
-from dia_server.models.protocol import DeviceName, Engine, Repository
+from dia_server.models.protocol import DeviceName, Engine
 from dia_server.tasks import Audio, Ending, Failed, Speak
 
 PACKAGES = ("torch", "transformers", "numpy", "soxr")
-# Where the recordings' codes and the files' hashes are kept, if the home has not said.
+# Where the recordings' codes are kept, if the home has not said.
 CACHE = Path.home() / ".cache" / "dia-server"
 
 
@@ -59,7 +57,7 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     known_as = fingerprint(
         NAME,
         packages=PACKAGES,
-        revision=f"{_revision(setup.model, model, cache)} {_revision(setup.dac, dac, cache)}",
+        revision=f"{revision_of(setup.model, model)} {revision_of(setup.dac, dac)}",
         dtype=setup.dtype_on(name),
         threads=threads,
         slots=runtime.slots.count,
@@ -108,17 +106,6 @@ def be_deterministic() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-
-
-def _revision(repository: Repository, folder: Path, cache: Path) -> str:
-    """What names the files' contents: the commit, or a hash of all that is read."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in repository.files for path in folder.glob(pattern)}):
-        digest.update(path.name.encode())
-        digest.update(bytes.fromhex(sha256_of(path, cache / "hashes")))
-    return digest.hexdigest()
 
 
 def _type_of(device: DeviceName) -> str:

@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from dia_server.models.hub import Commit, Source
 from dia_server.models.memory import Need
 from dia_server.models.protocol import DeviceName, Repository
-
-# Names as the hub takes them, and folders as shells write them.
-Source = Annotated[str, msgspec.Meta(pattern=r"^(~?/|\.{1,2}/|[A-Za-z]:).|^[\w.-]+/[\w.-]+$")]
-Commit = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")]
 
 NAME = "dia"
 # Of its sound, in Hz.

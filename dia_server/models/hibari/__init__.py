@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from dia_server.errors import ModelUnavailable
@@ -17,11 +19,26 @@ class HibariOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         base: `heart`, which comes with the server, or one fetched by `dia-server models pull hibari`.
         prosody: changes of its melody and pace.
         timbre: changes of its sound.
+        use_random: vary an emotion from segment to segment, by the seed.
+        normalize: say addresses, telephone numbers, fractions, emoji and the like in words.
+        denoise: learn from the voice's recording as it would sound without its noise.
+        retry_badcase: hold each segment back until it is judged, and make a bad one anew.
+        retry_badcase_max_times: how often, at most.
+        retry_badcase_ratio_threshold: bad is what lasts longer than the plain reading by more than this factor, or
+            can't be heard.
+        verbose: tell of each segment what the stages made of it.
     """
 
     base: str = BUNDLED
     prosody: Prosody = Prosody()
     timbre: Timbre = Timbre()
+    use_random: bool = False
+    normalize: bool = False
+    denoise: bool = False
+    retry_badcase: bool = False
+    retry_badcase_max_times: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
+    retry_badcase_ratio_threshold: Annotated[float, msgspec.Meta(gt=0)] = 6.0
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a base that is not here.
@@ -57,7 +74,7 @@ MANIFEST = Manifest(
     # Phonemes shorter than that are swallowed: at twice the pace Whisper mistakes 13 % of the words, and 3 % where the
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
-    directable=frozenset({"pitch", "volume", "emotion", "style", "audio_prompt"}),
+    directable=frozenset({"pitch", "volume", "emotion", "emotion_reference", "style", "audio_prompt"}),
     word_times=True,
 )
 

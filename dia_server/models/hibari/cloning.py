@@ -52,19 +52,20 @@ class Cloning:
         self._matches = Matches(folder)
         self._fingerprint = fingerprint
 
-    def match(self, actor: Actor, reference: Reference) -> Match:
-        """How to speak like a recording.
+    def match(self, actor: Actor, reference: Reference, *, is_noisy: bool = False) -> Match:
+        """How to speak like a recording; like what is behind its noise, if it `is_noisy`.
 
         Raises:
             BadRecording: it can't be imitated.
         """
-        parts = (VERSION, self._fingerprint, actor.name, reference.transcript)
+        parts = (VERSION, self._fingerprint, actor.name, reference.transcript, *(("noisy",) if is_noisy else ()))
         learned_from = hashlib.sha256(repr(parts).encode()).hexdigest()
-        return self._matches.get(f"{reference.sha256[:32]}-{learned_from[:32]}", lambda: _learn(actor, reference))
+        key = f"{reference.sha256[:32]}-{learned_from[:32]}"
+        return self._matches.get(key, lambda: _learn(actor, reference, is_noisy=is_noisy))
 
 
-def _learn(actor: Actor, reference: Reference) -> Match:
-    recording, is_cut = listen(reference)
+def _learn(actor: Actor, reference: Reference, *, is_noisy: bool) -> Match:
+    recording, is_cut = listen(reference, is_noisy=is_noisy)
     transcript = without_tags(reference.transcript or "")
     # Capitals would be spelled.
     transcript = transcript.lower() if transcript.isupper() else transcript

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -16,21 +17,27 @@ class Prosody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         f0: factor of the fundamental frequency.
         f0_range: factor of its distance from the sentence's mean, on a logarithmic scale.
         f0_final: semitones by which it has risen, or fallen, at a sentence's end.
+        accent: semitones by which it rises, or falls, within each stressed vowel.
         jitter: random deviation of F0 from frame to frame, as a standard deviation in per cent.
         duration: factor of all durations.
         stressed: further factor for stressed vowels.
+        final: further factor for what is said from the last stressed vowel before punctuation on.
         pause: factor for the silence at punctuation, besides `duration`.
         effort: factor of the energy that the voice puts in; the level is evened out afterwards.
+        dynamics: factor of that energy's distance from the sentence's mean: how far loud and soft are apart.
     """
 
     f0: Factor = 1.0
     f0_range: Annotated[float, msgspec.Meta(ge=0.05, le=4.0)] = 1.0
     f0_final: Annotated[float, msgspec.Meta(ge=-12.0, le=12.0)] = 0.0
+    accent: Annotated[float, msgspec.Meta(ge=-12.0, le=12.0)] = 0.0
     jitter: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.0
     duration: Factor = 1.0
     stressed: Factor = 1.0
+    final: Factor = 1.0
     pause: Factor = 1.0
     effort: Annotated[float, msgspec.Meta(ge=0.5, le=1.5)] = 1.0
+    dynamics: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] = 1.0
 
 
 class Timbre(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,13 +63,37 @@ class Timbre(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Controls = TypeVar("Controls", Prosody, Timbre)
 
 
-def combine(base: Controls, change: Controls, weight: float = 1.0) -> Controls:
-    """`base` moved by `weight` times `change`: factors multiply, dB and semitones add, breath never leaves 0 to 1."""
+def combine(base: Controls, change: Controls, weight: Callable[[], float]) -> Controls:
+    """`base` moved by `change`: factors multiply, dB and semitones add, breath never leaves 0 to 1.
+
+    `weight` is asked for each control, how much of its change counts.
+    """
     values = {}
     for name, default in zip(base.__struct_fields__, base.__struct_defaults__, strict=True):
-        ours, theirs = getattr(base, name), getattr(change, name)
+        ours, theirs, share = getattr(base, name), getattr(change, name), weight()
         if name == "breath":
-            values[name] = 1 - (1 - ours) * (1 - weight * theirs)
+            values[name] = 1 - (1 - ours) * (1 - min(share * theirs, 1))
         else:
-            values[name] = ours * theirs**weight if default else ours + weight * theirs
+            values[name] = ours * theirs**share if default else ours + share * theirs
     return type(base)(**values)
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How a sentence is said."""
+
+    prosody: Prosody = Prosody()
+    timbre: Timbre = Timbre()
+
+    def moved(self, change: Manner, weight: float = 1.0) -> Manner:
+        """This manner with `weight` times another one on top."""
+        return Manner(
+            prosody=combine(self.prosody, change.prosody, lambda: weight),
+            timbre=combine(self.timbre, change.timbre, lambda: weight),
+        )
+
+    def varied(self, draw: Callable[[], float]) -> Manner:
+        """This manner with as much of each control as is drawn for it, 1 being all."""
+        return Manner(
+            prosody=combine(Prosody(), self.prosody, draw),
+            timbre=combine(Timbre(), self.timbre, draw),
+        )

@@ -13,6 +13,8 @@ from hibari.g2p.lexicon import VOWELS
 from hibari.g2p.normalize import normalize
 from numpy.typing import NDArray
 
+from dia_server.models.hibari.normalizing import plain
+
 # hibari-tts 0.2.1 fails on the digits in parentheses, and takes `[word](/sounds/)` for spelled-out phonemes.
 # It also fails on numbers of 37 digits; those that nobody says as a number are spelled out.
 LONG_NUMBER = re.compile(r"\d(?:,?\d){15,}")
@@ -61,16 +63,19 @@ class Reader:
         self._vocabulary = vocabulary
         self._g2p = g2p
 
-    def read(self, text: str) -> Iterator[Sentence]:
-        """A sentence, in pieces if it is long; nothing if there is nothing to say in it."""
-        phonemes, words = self._phonemes(text)
+    def read(self, text: str, *, is_plain: bool = True) -> Iterator[Sentence]:
+        """A sentence, in pieces if it is long; nothing if there is nothing to say in it.
+
+        One that isn't plain is made so before it is read; its words stay those that are written.
+        """
+        phonemes, words = self._phonemes(text, is_plain=is_plain)
         for start, end in _cuts(phonemes):
             inside = [(word, first - start, last - start) for word, first, last in words if start <= first < end]
             yield self._sentence(phonemes[start:end], inside)
 
-    def _phonemes(self, sentence: str) -> tuple[str, list[tuple[str, int, int]]]:
+    def _phonemes(self, sentence: str, *, is_plain: bool) -> tuple[str, list[tuple[str, int, int]]]:
         """The sentence's phonemes, and for each written word the part that spells it."""
-        spoken = normalize(_readable(sentence))
+        spoken = normalize(_readable(sentence) if is_plain else plain(_readable(sentence)))
         phonemes, parts = "", [("", 0, 0)]
         for token in self._g2p.phonemize_tokens(self._g2p.tokenize(spoken)):
             text, start, _ = parts.pop()

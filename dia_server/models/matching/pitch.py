@@ -30,7 +30,7 @@ CHANGE_COST = 0.14
 NO_CANDIDATE = -9.0
 
 
-def track(samples: Samples, sample_rate: int, hop: int) -> NDArray[np.float32]:
+def track(samples: Samples, sample_rate: int, hop: int, highest_hz: float = RANGE_HZ[1]) -> NDArray[np.float32]:
     """F0 in Hz around every `hop`-th sample, 0 where there is no voice; shape (len(samples) // hop,)."""
     count = len(samples) // hop
     if not count:
@@ -39,7 +39,7 @@ def track(samples: Samples, sample_rate: int, hop: int) -> NDArray[np.float32]:
     peaks = np.abs(frames).max(axis=1)
     loudness = peaks / max(float(np.percentile(peaks, 99)), 1e-9)
     silence = np.maximum(0, 2 - loudness * (1 + VOICING_THRESHOLD) / SILENCE_THRESHOLD)
-    blocks = [_candidates(frames[start : start + AT_ONCE]) for start in range(0, count, AT_ONCE)]
+    blocks = [_candidates(frames[start : start + AT_ONCE], highest_hz) for start in range(0, count, AT_ONCE)]
     f0, scores = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     unvoiced = VOICING_THRESHOLD + silence
     return _best_path(np.insert(f0, 0, 0, axis=1), np.insert(scores, 0, unvoiced, axis=1)).astype(np.float32)
@@ -53,10 +53,10 @@ def _frames(sound: Reals, hop: int, count: int) -> Reals:
     return np.asarray(frames - frames.mean(axis=1, keepdims=True))
 
 
-def _candidates(frames: Reals) -> tuple[Reals, Reals]:
+def _candidates(frames: Reals, highest_hz: float) -> tuple[Reals, Reals]:
     """What F0 may be in each frame if it has a voice, in Hz, and how likely; shapes (frames, 11)."""
     correlation = _autocorrelation(frames)
-    shortest, longest = int(LAG_RATE / RANGE_HZ[1]), int(LAG_RATE / RANGE_HZ[0])
+    shortest, longest = int(LAG_RATE / highest_hz), int(LAG_RATE / RANGE_HZ[0])
     inner = correlation[:, shortest:longest]
     rises = inner > correlation[:, shortest - 1 : longest - 1]
     falls = inner >= correlation[:, shortest + 1 : longest + 1]
