@@ -179,8 +179,9 @@ def test_everything_at_once_with_faults_leaves_nothing_behind(tmp_path: Path) ->
                 before = before or open_things(server)
         found = slopes(samples)
         names = {worker["pid"]: worker["id"] for worker in server.workers()} | {server.process.pid: "server"}
-        print({names.get(pid, pid): round(slope, 3) for pid, slope in found.items()}, "MB a minute")  # noqa: T201
-        print([round(sizes[server.process.pid] / MEGABYTE, 1) for _, sizes in samples], "MB: the server")  # noqa: T201
+        for pid, slope in found.items():
+            course = " ".join(f"{sizes[pid] / MEGABYTE:.0f}" for _, sizes in samples)
+            print(f"{names.get(pid, pid)}: {slope:+.3f} MB a minute: {course}")  # noqa: T201
         assert server.process.pid in found
         assert len(found) >= 3
         assert all(slope < STEEPEST_MB_PER_MINUTE for slope in found.values())

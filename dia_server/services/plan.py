@@ -176,20 +176,7 @@ def make_plan(
     Raises:
         BadInput, NothingToSpeak, VoiceNotFound, ModelNotFound: the request can't be served.
     """
-    if len(request.text) > settings.max_input_characters:
-        raise BadInput(
-            f"The text has {len(request.text)} characters, allowed are {settings.max_input_characters}; "
-            "send it in parts, or raise max_input_characters",
-            param=request.text_field,
-        )
-    if len(request.instructions) > settings.max_input_characters:
-        raise BadInput(
-            f"The instructions have {len(request.instructions)} characters, allowed are "
-            f"{settings.max_input_characters}",
-            param="instructions",
-        )
-    if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
-        raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
+    _check_bounds(request, settings)
     manifest, warning = choose_model(request.model, settings)
     own = _own_role(request, there, settings)
     voice = own.voice
@@ -229,6 +216,23 @@ def make_plan(
         unused=_unused(request, manifest, delivery, own, settings),
         warning="; ".join(notes) or None,
     )
+
+
+def _check_bounds(request: SpeechRequest, settings: Settings) -> None:
+    if len(request.text) > settings.max_input_characters:
+        raise BadInput(
+            f"The text has {len(request.text)} characters, allowed are {settings.max_input_characters}; "
+            "send it in parts, or raise max_input_characters",
+            param=request.text_field,
+        )
+    if len(request.instructions) > settings.max_input_characters:
+        raise BadInput(
+            f"The instructions have {len(request.instructions)} characters, allowed are "
+            f"{settings.max_input_characters}",
+            param="instructions",
+        )
+    if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
+        raise BadInput(f"'speed' must be from {SPEEDS[0]} to {SPEEDS[1]}", param="speed")
 
 
 def _own_role(request: SpeechRequest, there: Mapping[str, Voice], settings: Settings) -> Role:
