@@ -12,6 +12,7 @@ import yaml
 
 from dia_server.errors import SettingsError
 from dia_server.settings import HELPERS, Settings, patient_lane
+from dia_server.strict_yaml import load_strictly
 
 ENVIRONMENT_PREFIX = "DIA_SERVER_"
 
@@ -107,7 +108,7 @@ def _parse_mapping(text: str, where: str) -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_strictly(text)
     except yaml.MarkedYAMLError as error:
         # Its own words quote the line, which may hold a key.
         mark = error.problem_mark

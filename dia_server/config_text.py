@@ -53,10 +53,10 @@ def _with_value(text: str, name: str, value: Any) -> str:
 
 
 def _find(text: str, name: str) -> tuple[yaml.Node, yaml.Node] | None:
-    """The key and the value of a setting; of two, the last one counts."""
+    """The key and the value of a setting."""
     document = yaml.compose(text, yaml.SafeLoader)
     entries = document.value if isinstance(document, yaml.MappingNode) else []
-    return next((entry for entry in reversed(entries) if entry[0].value == name), None)
+    return next((entry for entry in entries if entry[0].value == name), None)
 
 
 def _with_new(text: str, entry: str, name: str) -> str:

@@ -14,6 +14,7 @@ from dia_server.blobs import FOLDER as BLOBS
 from dia_server.blobs import NEW_SECONDS, Blobs
 from dia_server.database.database import Database, open_database
 from dia_server.errors import DiaServerError
+from dia_server.jobs.instance import home_id
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.presence import Presence
 from dia_server.jobs.results import FOLDER as RESULTS
@@ -127,7 +128,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         history=history,
         speech=speech,
         jobs=jobs,
-        presence=Presence(database, name, pool.crew),
+        presence=Presence(database, name, home_id(home), pool.crew),
         results=Results(jobs, settings, home),
         runner=runner,
     )

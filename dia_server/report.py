@@ -25,7 +25,7 @@ from dia_server.models.protocol import DeviceName, Manifest, nothing_to_check
 from dia_server.pool.choice import choose
 from dia_server.pool.devices import Devices
 from dia_server.serve import listen
-from dia_server.services.plan import check_models
+from dia_server.services.model_names import check_models
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore, voices_of
 

@@ -24,7 +24,8 @@ from dia_server.pool.pool import running_pool
 from dia_server.services import outputs
 from dia_server.services.account import Account
 from dia_server.services.captions import lines_of, srt
-from dia_server.services.plan import Plan, SpeechRequest, check_models
+from dia_server.services.model_names import check_models
+from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.references import References
 from dia_server.services.speech import Speech

@@ -22,7 +22,7 @@ from dia_server.errors import SettingsError
 from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import Pool, running_pool
 from dia_server.process import allow_connections, share_memory
-from dia_server.services.plan import check_models
+from dia_server.services.model_names import check_models
 from dia_server.settings import Settings
 
 # Answers that outlast the grace get this long to notice that it is over.

@@ -11,7 +11,7 @@ import click
 from dia_server.jobs.instance import name_for
 from dia_server.pool.pool import running_pool
 from dia_server.process import share_memory
-from dia_server.services.plan import check_models
+from dia_server.services.model_names import check_models
 from dia_server.settings import Settings
 
 BANNER = "dia-server worker {name} runs jobs from {home}; stop: Ctrl-C"

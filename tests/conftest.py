@@ -207,6 +207,14 @@ def seraphina(server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Python in an environment of its own, without a package, for programs."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture(scope="session")
 def tiny_dia(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders with a tiny Dia and its codec, weights at random; for tests that `needs_dia`."""
     from tiny_dia import write_tiny_dia

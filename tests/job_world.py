@@ -52,8 +52,8 @@ class World:
         earlier = update(jobs).values({name: jobs.c[name] - seconds for name, seconds in columns.items()})
         await self.database.write(lambda connection: connection.execute(earlier))
 
-    def presence(self, name: str, *crew: int) -> Presence:
-        return Presence(self.database, name, lambda: (crew[0], crew[1]))
+    def presence(self, name: str, *crew: int, home: str = "home") -> Presence:
+        return Presence(self.database, name, home, lambda: (crew[0], crew[1]))
 
     async def lose_sight(self, seconds: float = GONE_SECONDS) -> None:
         """Let it be so long ago that a process said that it is there."""

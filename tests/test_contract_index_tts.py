@@ -206,9 +206,9 @@ def test_task_answer(server: Server) -> None:
     after = time.time()
     assert set(found) == {
         "id", "status", "result", "audio_data", "worker_id", "submit_time", "start_time", "end_time", "duration",
-        "seed", "params",
+        "model", "seed", "params",
     }  # fmt: skip
-    assert (found["id"], found["params"]) == (task_id, NOISE)
+    assert (found["id"], found["model"], found["params"]) == (task_id, "noise", NOISE)
     times = [found[name] for name in ("submit_time", "start_time", "end_time")]
     assert times == sorted(times)
     assert before - 0.01 <= times[0]
@@ -217,14 +217,14 @@ def test_task_answer(server: Server) -> None:
     assert isinstance(found["worker_id"], str)
     wav = wav_of(found)
     heard = server.get(f"/tts/{task_id}/audio")
-    assert (heard.headers["content-type"], heard.content) == ("audio/wav", wav)
+    assert (heard.headers["content-type"], heard.headers["x-model"], heard.content) == ("audio/wav", "noise", wav)
 
 
 def test_task_statuses(server: Server) -> None:
     with queue(server) as ids:
         waiting = task(server, ids[-1])
         assert waiting["status"] == "pending"
-        assert set(waiting) == {"id", "status", "result", "worker_id", "submit_time", "seed", "params"}
+        assert set(waiting) == {"id", "status", "result", "worker_id", "submit_time", "model", "seed", "params"}
         assert (waiting["result"], waiting["worker_id"]) == (None, None)
         assert set(task(server, ids[0])) == {*waiting, "start_time"}
         assert server.get(f"/tts/{ids[-1]}/audio").json() == {"detail": "Task not completed (status: pending)"}
@@ -345,6 +345,21 @@ def test_emotion_examples(server: Server, method: str) -> None:
     found = ended(server, submit(server, call | fields))
     assert wav_of(found) != spoken(server, call)
     assert fields.keys() & set(found.get("unused_params", [])) == set()
+
+
+def test_the_emotion_that_counts_is_told(server: Server) -> None:
+    call = {"text": "I am so happy!", "spk_audio_prompt": "owl", "seed": 7}
+
+    def told(fields: dict[str, Any]) -> dict[str, float] | None:
+        return task(server, submit(server, call | fields)).get("emotion")
+
+    assert told({}) is told({"emo_vector": [0] * 8}) is told({"emo_audio_prompt": "examples/emo_sad.wav"}) is None
+    assert told({"emo_vector": [0, 1, 0, 0, 0, 0, 1, 0], "emo_alpha": 0.5}) == {"angry": 0.2, "surprised": 0.2}
+    read = told({"use_emo_text": True})
+    assert read is not None
+    assert list(read) == ["happy"]
+    assert 0 < read["happy"] <= 0.8
+    assert told({"emo_vector": [1] + [0] * 7, "model": "noise", "spk_audio_prompt": "static"}) is None
 
 
 def test_which_emotion_wins(server: Server) -> None:

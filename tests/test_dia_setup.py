@@ -1,59 +1,29 @@
-"""Dia before its first word: its own settings, its files, its memory, and who speaks where it can't."""
+"""Dia before its first word: its own settings, its memory, and who speaks where it can't."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from conftest import Server, make_home, needs_dia, running_server, wait_until
 from dia_server.config_file import load_settings
 from dia_server.errors import ModelUnavailable, SettingsError
-from dia_server.models import hub, registry
 from dia_server.models.dia import DiaSetup
 from dia_server.models.dia.memory import GRAPHS, RESERVE, need_of
 from dia_server.models.memory import Need, grant, granted, measure
-from dia_server.models.protocol import Engine, Repository
-from dia_server.pool.devices import Devices
-from dia_server.report import model_state
-from dia_server.services.plan import check_models
-from hub import COMMIT, Hub, running_hub
+from dia_server.services.model_names import check_models
+from dia_setup import HELLO, WEIGHTS, Tiny, folders, load, one_worker, run, state
 
 pytestmark = needs_dia
 
-WEIGHTS, CODEC = "nari-labs/Dia-1.6B-0626", "descript/dac_44khz"
-# Short, so that a reading that never ends is cut soon.
-HELLO = "[S1] Hello."
 GB = 1_000_000_000
-
-Tiny = tuple[Path, Path]
-
-
-def folders(tiny: Tiny, **setup: Any) -> dict[str, Any]:
-    model, codec = tiny
-    return {"engine": "dia", "models": {"dia": {"weights": str(model), "codec": str(codec), **setup}}}
-
-
-def one_worker(**settings: Any) -> dict[str, Any]:
-    return {"lanes": {"speech": {"processes": 1}}, **settings}
-
-
-def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dia_server", *arguments, "--home", str(home)]
-    variables = os.environ | {"COLUMNS": "1000"} | environment
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +133,6 @@ def test_auto_stays_with_the_model_that_the_server_was_started_with(speaking: Se
     assert change_engine(speaking, "dia") == 200
 
 
-def load(tiny: Tiny, **setup: Any) -> Engine:
-    return registry.load_engine("dia", 1, folders(tiny, **setup)["models"]["dia"])
-
-
 def test_a_model_that_does_not_fit_says_how_many_slots_would(tiny_dia: Tiny) -> None:
     words = (
         r"with 1000000 slots needs 4196.* of memory are free for each worker.*set `slots` under `models: dia:` to \d+"
@@ -186,88 +152,6 @@ def test_a_gpu_that_pytorch_cannot_use_is_no_reason_for_the_processor(
         load(tiny_dia)
 
 
-def state(tiny: Tiny, **setup: Any) -> str:
-    """What doctor says of the model, without loading it."""
-    settings = load_settings(None, {}, folders(tiny, **setup) | {"gpu_mode": "cpu"})
-    return model_state(registry.manifest("dia"), settings, Devices(settings))
-
-
-def old_layout(model: Path) -> None:
-    (model / "config.json").write_text('{"version": "0.1", "model": {}, "training": {}, "data": {}}')
-
-
-def half_there(model: Path) -> None:
-    file = model / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-
-
-def cut_off(model: Path) -> None:
-    file = model / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def without_a_tensor(model: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(model / "model.safetensors")
-    del tensors["model.decoder.norm.weight"]
-    save_file(tensors, model / "model.safetensors")
-
-
-def without_sense(model: Path) -> None:
-    (model / "config.json").write_text("[")
-
-
-def without_a_shard(model: Path) -> None:
-    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def of_another_shape(model: Path) -> None:
-    config = json.loads((model / "config.json").read_text())
-    config["decoder_config"]["intermediate_size"] = 96
-    (model / "config.json").write_text(json.dumps(config))
-
-
-def without_config(model: Path) -> None:
-    (model / "config.json").unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (old_layout, "take nari-labs/Dia-1.6B-0626"),
-        (half_there, r"/model\.safetensors is damaged or only half there: "),
-        (cut_off, r"/model\.safetensors is damaged or only half there: it has [\d,]+ bytes of [\d,]+"),
-        (without_a_shard, r"/model-00002-of-00002\.safetensors is not there"),
-        (without_a_tensor, "lacks the tensor model.decoder.norm"),
-        (of_another_shape, "has the shape .* and config.json makes it"),
-        (without_config, "has no config.json"),
-        (without_sense, r"/config\.json is damaged"),
-    ],
-)
-def test_files_that_are_no_model_are_told_apart(tiny_dia: Tiny, tmp_path: Path, spoil: Any, words: str) -> None:
-    model = tmp_path / "dia"
-    shutil.copytree(tiny_dia[0], model)
-    spoil(model)
-    what_to_do = "; `models: dia: weights` in config.yaml names this folder: copy its files there again"
-    with pytest.raises(ModelUnavailable, match=f"{words}.*{what_to_do}"):
-        load((model, tiny_dia[1]))
-    # What is told without loading it is the same.
-    assert re.search(f"{words}.*{what_to_do}", state((model, tiny_dia[1])))
-
-
-def test_doctor_tells_of_folders_that_are_swapped(tiny_dia: Tiny, tmp_path: Path) -> None:
-    told = run(make_home(tmp_path, folders((tiny_dia[1], tiny_dia[0]))), "doctor")
-    assert told.returncode == 1
-    path = re.escape(str(tiny_dia[1] / "config.json"))
-    words = f"{path} is that of a model of the type 'dac', and a 'dia' belongs here; `models: dia: weights` in config"
-    assert re.search(f"!! +│ model dia +│ {words}", told.stdout)
-    words = "is that of a model of the type 'dia', and a 'dac' belongs here; `models: dia: codec` in config.yaml names"
-    assert words in state((tiny_dia[0], tiny_dia[0]))
-
-
 def test_doctor_tells_of_more_slots_than_there_could_be(tiny_dia: Tiny, tmp_path: Path) -> None:
     told = run(make_home(tmp_path, one_worker(**folders(tiny_dia, slots=100_000))), "doctor", CUDA_VISIBLE_DEVICES="")
     assert told.returncode == 1
@@ -281,18 +165,6 @@ def test_doctor_tells_of_a_setting_that_is_wrong(tmp_path: Path) -> None:
     assert told.returncode == 1
     assert "allowed are auto, bfloat16, float16, float32" in told.stdout
     assert "database" in told.stdout
-
-
-def test_a_codec_that_is_none_is_told(tiny_dia: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match="is that of a model of the type 'dia', and a 'dac' belongs here"):
-        load((tiny_dia[0], tiny_dia[0]))
-    codec = tmp_path / "dac"
-    shutil.copytree(tiny_dia[1], codec)
-    config = json.loads((codec / "config.json").read_text())
-    (codec / "config.json").write_text(json.dumps(config | {"sampling_rate": 24_000}))
-    words = "9 codebooks at 24000 Hz, and the model speaks 9 at 44100 Hz, as descript/dac_44khz does"
-    with pytest.raises(ModelUnavailable, match=words):
-        load((tiny_dia[0], codec))
 
 
 def test_workers_that_load_at_the_same_time_share_the_memory(
@@ -314,25 +186,6 @@ def test_workers_that_load_at_the_same_time_share_the_memory(
         for worker in server.workers():
             if worker["lane"] == "speech":
                 assert "are free for each worker" in worker["errors"]["dia"]
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r"nothing, which `models: dia: weights` in config\.yaml names"):
-        load((tmp_path / "nothing", tmp_path))
-
-
-def test_the_fingerprint_has_the_contents_of_a_folder(tiny_dia: Tiny, tmp_path: Path) -> None:
-    def name(model: Path, **setup: Any) -> str:
-        return load((model, tiny_dia[1]), **setup).fingerprint
-
-    elsewhere, other = tmp_path / "same", tmp_path / "other"
-    shutil.copytree(tiny_dia[0], elsewhere)
-    shutil.copytree(tiny_dia[0], other)
-    content = bytearray((other / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (other / "model.safetensors").write_bytes(content)
-    assert name(elsewhere) == name(tiny_dia[0])
-    assert len({name(tiny_dia[0]), name(other), name(elsewhere, slots=2), name(elsewhere, dtype="bfloat16")}) == 4
 
 
 def test_memory_is_told_from_the_files(tiny_dia: Tiny) -> None:
@@ -373,134 +226,3 @@ def test_memory_counts_slots() -> None:
 def test_wrong_settings_of_a_model_stop_the_start(models: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         check_models(load_settings(None, {"DIA_SERVER_MODELS": models}))
-
-
-# The hub.
-
-
-@pytest.fixture
-def hub_here(tiny_dia: Tiny) -> Iterator[Hub]:
-    with running_hub(dict(zip((WEIGHTS, CODEC), tiny_dia, strict=True))) as running:
-        yield running
-
-
-def pull(home: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
-    return run(home, "models", "pull", "dia", HF_ENDPOINT=endpoint, HF_HUB_DISABLE_XET="1")
-
-
-def test_pull_shows_licences_fetches_what_is_needed_and_records_commits(hub_here: Hub, tmp_path: Path) -> None:
-    home = make_home(tmp_path, one_worker(engine="dia"))
-    with (home / "config.yaml").open("a") as file:
-        file.write("models:\n  dia:\n    slots: 2  # enough\n")
-    pulled = pull(home, hub_here.url)
-    assert pulled.returncode == 0, pulled.stderr
-    lines = pulled.stdout.splitlines()
-    assert lines[0].startswith(f"weights: {WEIGHTS}, commit {COMMIT[:12]}, ")
-    assert lines[0].endswith(" MB, apache-2.0")
-    assert lines[1].startswith(f"codec: {CODEC}, commit")
-    assert {path.rpartition("/")[2] for path in hub_here.asked} == {"config.json", "model.safetensors"}
-    text = (home / "config.yaml").read_text()
-    assert "    slots: 2  # enough\n" in text
-    setup = yaml.safe_load(text)["models"]["dia"]
-    assert setup == {"slots": 2, "revision": COMMIT, "codec_revision": COMMIT}
-
-    again = pull(home, "http://127.0.0.1:9")
-    assert (again.returncode, again.stdout) == (0, "dia: all of it is here\n")
-    with running_server(home) as server:
-        server.wait_until_ready()
-        assert server.speak(HELLO).headers["x-model"] == "dia"
-    assert "ready" in next(line for line in run(home, "doctor").stdout.splitlines() if "model dia" in line)
-
-
-def test_a_cut_connection_is_taken_up(hub_here: Hub, tmp_path: Path) -> None:
-    hub_here.cuts = 2
-    pulled = pull(tmp_path, hub_here.url)
-    assert pulled.returncode == 0, pulled.stderr
-    assert hub_here.cuts == 0
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["models"]["dia"]["revision"] == COMMIT
-
-
-def test_a_pull_that_was_killed_is_half_there_until_the_next_one(hub_here: Hub, tmp_path: Path) -> None:
-    assert pull(tmp_path, hub_here.url).returncode == 0
-    snapshot = next((tmp_path / "cache" / "huggingface" / "hub").glob(f"models--nari-labs*/snapshots/{COMMIT}"))
-    # As it is where the process ended before its last file came.
-    (snapshot / "model.safetensors").resolve().unlink()
-    (snapshot / "model.safetensors").unlink()
-    told = next(line for line in run(tmp_path, "doctor").stdout.splitlines() if "model dia" in line)
-    assert "are only half here; `dia-server models pull dia` gets the rest" in told
-    hub_here.asked.clear()
-    assert pull(tmp_path, hub_here.url).returncode == 0
-    assert [path.rpartition("/")[2] for path in hub_here.asked] == ["model.safetensors"]
-
-
-def test_offline_pull_says_what_to_do_in_a_line(tmp_path: Path) -> None:
-    pulled = pull(tmp_path, "http://127.0.0.1:9")
-    assert pulled.returncode == 1
-    assert f"Can't fetch {WEIGHTS} from the Hugging Face hub" in pulled.stderr
-    assert "Check the connection, or copy the files" in pulled.stderr
-    assert f"that of {WEIGHTS} as `weights`, {CODEC} as `codec`" in pulled.stderr
-    assert len(pulled.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "config.yaml").exists()
-
-
-def test_a_repository_that_is_not_there_is_named(hub_here: Hub, tmp_path: Path) -> None:
-    make_home(tmp_path, {"models": {"dia": {"weights": "nobody/nothing"}}})
-    pulled = pull(tmp_path, hub_here.url)
-    assert pulled.returncode == 1
-    assert "Can't fetch nobody/nothing from the Hugging Face hub: there is no such repository" in pulled.stderr
-
-
-def test_of_folders_there_is_nothing_to_fetch(tiny_dia: Tiny, tmp_path: Path) -> None:
-    pulled = pull(make_home(tmp_path, folders(tiny_dia)), "http://127.0.0.1:9")
-    assert pulled.returncode == 0, pulled.stderr
-    for name, folder in zip(("weights", "codec"), tiny_dia, strict=True):
-        words = f"{name}: nothing is fetched, since `models: dia: {name}` in config.yaml names the folder {folder}"
-        assert words in pulled.stdout
-    assert "dia: all of it is here" in pulled.stdout
-
-
-def test_of_folders_pull_tells_what_is_wrong_with_them(tiny_dia: Tiny, tmp_path: Path) -> None:
-    model = tmp_path / "dia"
-    shutil.copytree(tiny_dia[0], model)
-    cut_off(model)
-    pulled = pull(make_home(tmp_path, folders((model, tiny_dia[1]))), "http://127.0.0.1:9")
-    assert pulled.returncode == 1
-    assert f"{model / 'model.safetensors'} is damaged or only half there" in pulled.stderr
-    assert "all of it is here" not in pulled.stdout
-    pulled = pull(make_home(tmp_path, folders((tiny_dia[0], tmp_path / "gone"))), "http://127.0.0.1:9")
-    assert pulled.returncode == 1
-    assert (
-        f"the folder {tmp_path / 'gone'}, which `models: dia: codec` in config.yaml names, is not there"
-        in pulled.stderr
-    )
-
-
-def test_what_is_damaged_in_the_cache_is_told_by_doctor_and_pull(hub_here: Hub, tmp_path: Path) -> None:
-    assert pull(tmp_path, hub_here.url).returncode == 0
-    snapshot = next((tmp_path / "cache" / "huggingface" / "hub").glob(f"models--nari-labs*/snapshots/{COMMIT}"))
-    cut_off(snapshot)
-    words = f"delete {snapshot.parent.parent} and fetch it again by `dia-server models pull dia`"
-    assert words in run(tmp_path, "doctor").stdout
-    pulled = pull(tmp_path, hub_here.url)
-    assert pulled.returncode == 1
-    assert words in pulled.stderr
-    shutil.rmtree(snapshot.parent.parent)
-    assert pull(tmp_path, hub_here.url).returncode == 0
-
-
-def test_where_the_environment_sets_the_models_pull_says_what_to_add(hub_here: Hub, tmp_path: Path) -> None:
-    arguments = {"HF_ENDPOINT": hub_here.url, "HF_HUB_DISABLE_XET": "1", "DIA_SERVER_MODELS": "{dia: {slots: 2}}"}
-    pulled = run(tmp_path, "models", "pull", "dia", **arguments)
-    assert pulled.returncode == 0, pulled.stderr
-    assert f"revision: {COMMIT}, codec_revision: {COMMIT}" in pulled.stdout
-    assert not (tmp_path / "config.yaml").exists()
-
-
-def test_sources_that_begin_like_folders_are_folders() -> None:
-    def folder(source: str) -> Path | None:
-        return hub.folder_of(Repository(name="weights", source=source, revision=None, setting="revision", files=()))
-
-    assert folder(WEIGHTS) is None
-    assert folder("./dia") == Path("dia")
-    assert folder("/models/dia") == Path("/models/dia")
-    assert folder("~/dia") == Path.home() / "dia"

@@ -28,7 +28,7 @@ from dia_server.services.casting import missing
 from dia_server.services.plan import Plan, SpeechRequest, make_plan
 from dia_server.services.references import References
 from dia_server.settings import Settings
-from dia_server.tasks import EMOTIONS, Delivery, Speak
+from dia_server.tasks import EMOTIONS, Delivery, Reference, Speak
 from dia_server.voices.prompts import PromptStore
 from dia_server.voices.store import VoiceStore
 
@@ -306,3 +306,22 @@ def test_a_recording_that_no_model_imitates_is_named(tmp_path: Path, voices: Voi
     write_voice(tmp_path, "ada", audio_prompt="ada")
     assert plan(voices, voice="ada", model="noise").unused == ("audio_prompt",)
     assert plan(voices).unused == ()
+
+
+def test_what_does_nothing_by_itself_is_named(tmp_path: Path, voices: VoiceStore) -> None:
+    def unused(voice: str = "skylark", delivery: Delivery | None = None, **parameters: object) -> tuple[str, ...]:
+        return plan(voices, voice=voice, delivery=delivery, parameters=parameters).unused
+
+    write_voice(tmp_path, "gloomy", style="sad")
+    write_voice(tmp_path, "picky", models={"hibari": {"retry_badcase": True}})
+    assert unused(use_random=True) == ("use_random",)
+    assert unused(use_random=False) == ()
+    assert unused("gloomy", use_random=True) == ()
+    recording = Reference(path="a", sha256="0" * 64)
+    assert unused(delivery=Delivery(emotion_reference=recording), use_random=True) == ()
+    assert unused(denoise=True) == ("denoise",)
+    assert plan(voices, voice="ada", recording=recording, parameters={"denoise": True}).unused == ()
+    assert unused(retry_badcase_max_times=5) == ("retry_badcase_max_times",)
+    assert unused(retry_badcase_max_times=5, retry_badcase=True) == ()
+    assert unused("picky", retry_badcase_max_times=5) == ()
+    assert unused("picky", retry_badcase_max_times=5, retry_badcase=False) == ("retry_badcase_max_times",)

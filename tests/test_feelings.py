@@ -24,7 +24,7 @@ from dia_server.report import check
 from dia_server.script.emotions import CALM, classify
 from dia_server.script.instructions import VOCABULARY
 from dia_server.services.emotions import Emotions
-from dia_server.services.plan import check_models
+from dia_server.services.model_names import check_models
 from dia_server.settings import Lane, Settings
 from dia_server.tasks import EMOTIONS, Classify, Done
 from hub import COMMIT, running_hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,8 @@ from sqlalchemy import select
 
 from dia_server.database.database import open_database
 from dia_server.database.tables import runners
-from dia_server.errors import SettingsError
-from dia_server.jobs.instance import machine_id
+from dia_server.errors import DatabaseUnavailable, SettingsError
+from dia_server.jobs.instance import home_id, machine_id
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.presence import FORGOTTEN_SECONDS
 from dia_server.settings import Settings
@@ -62,6 +63,33 @@ async def test_who_completes_a_job_again_is_told_that_it_is_done(world: World) -
     first = await world.get(lease)
     assert await world.ann.complete(lease, "file.wav", {"size": 1})
     assert msgspec.structs.replace(await world.get(lease), completed_at=first.completed_at) == first
+
+
+async def test_a_files_name_is_on_the_disk_before_its_job_is_done(world: World) -> None:
+    await world.submit()
+    (lease,) = await world.claim(world.ann)
+    loop, happened = asyncio.get_running_loop(), []
+
+    def flush() -> None:
+        job = asyncio.run_coroutine_threadsafe(world.get(lease), loop).result()
+        happened.append(job.status)
+
+    assert await world.ann.complete(lease, "file.wav", {}, lambda: happened.append("named"), flush)
+    assert happened == ["named", "processing"]
+    assert (await world.get(lease)).status == "completed"
+
+
+async def test_a_job_whose_files_name_cannot_be_kept_is_not_done(world: World) -> None:
+    await world.submit()
+    (lease,) = await world.claim(world.ann)
+
+    def flush() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(DatabaseUnavailable, match="Input/output error"):
+        await world.ann.complete(lease, "file.wav", {}, flush=flush)
+    assert (await world.get(lease)).status == "processing"
+    assert await world.ann.complete(lease, "file.wav", {})
 
 
 async def test_lost_runners_count_until_the_job_is_given_up(world: World) -> None:
@@ -129,6 +157,23 @@ async def test_the_processes_that_are_there_are_known(world: World) -> None:
     async with ben.announced():
         pass
     assert await ann.others() == {"cleo": (0, 0)}
+
+
+async def test_no_database_is_shared_by_homes(world: World) -> None:
+    await world.presence("ann", 1, 0, home="one").sign_on("here")
+    await world.presence("ben", 1, 0, home="one").sign_on("here")
+    cleo = world.presence("cleo", 1, 0, home="two")
+    with pytest.raises(SettingsError, match="uses this database with another home"):
+        await cleo.sign_on("here")
+    await world.lose_sight()
+    await cleo.sign_on("here")
+
+
+def test_a_home_stays_the_same(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first = home_id(tmp_path)
+    assert home_id(tmp_path) == first
+    assert home_id(tmp_path / "other") != first
 
 
 async def test_only_postgresql_is_shared_by_machines(world: World) -> None:

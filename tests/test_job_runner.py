@@ -24,10 +24,10 @@ from dia_server.errors import (
     StorageFull,
 )
 from dia_server.jobs import runner as runner_module
-from dia_server.jobs.job import Job, NewJob
+from dia_server.jobs.job import Job, Lease, NewJob
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.results import Results
-from dia_server.jobs.runner import Runner
+from dia_server.jobs.runner import KEEP_SECONDS, Runner
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
 
@@ -244,6 +244,30 @@ async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, 
     assert list(results.folder.iterdir()) == []
     with pytest.raises(JobNotFound):
         await results.delete("k", job.id)
+
+
+async def test_a_job_that_is_cancelled_while_its_end_is_written_leaves_no_file(
+    database: Database, tmp_path: Path
+) -> None:
+    job, store = await submit(database), JobStore(database, SETTINGS)
+
+    class Slow(Leases):
+        async def complete(self, lease: Lease, *values: Any) -> bool:
+            await store.cancel("k", job.id)
+            await store.remove([job.id])
+            # Until the runner has looked whose jobs are whose.
+            await asyncio.sleep(2 * KEEP_SECONDS)
+            return await super().complete(lease, *values)
+
+    runner = Runner(Slow(database, SETTINGS, "ann"), {"k": Scripted("sound")}, SETTINGS, tmp_path, lambda: 1)
+
+    def is_there() -> bool:
+        return bool(list(tmp_path.glob("*.wav")))
+
+    async with runner.running(), asyncio.timeout(60):
+        for wanted in (True, False):
+            while is_there() != wanted:
+                await asyncio.sleep(0.02)
 
 
 async def test_no_job_is_done_before_its_file_has_its_name_for_good(

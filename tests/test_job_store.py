@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import uuid
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +14,8 @@ from dia_server.database.tables import jobs
 from dia_server.errors import BadInput, Conflict, Draining, JobNotFound, NotFound, QueueFull
 from dia_server.jobs.feed import Feed
 from dia_server.jobs.job import JobState
-from job_world import World
+from dia_server.jobs.results import Results
+from job_world import SETTINGS, World
 
 
 async def test_jobs_are_claimed_in_the_order_of_acceptance(world: World) -> None:
@@ -138,6 +141,30 @@ async def test_clearing_takes_what_is_finished_with_its_files(world: World) -> N
     assert await world.store.counts("k") == {"pending": 1, "processing": 1}
     assert list(world.results.folder.iterdir()) == [kept]
     assert await world.ann.held([running]) == {running.number}
+
+
+async def test_what_lost_attempts_left_is_swept_an_hour_later(world: World) -> None:
+    done, cancelled, running = [await world.submit() for _ in range(3)]
+    await world.finish(world.ann)
+    await world.claim(world.ann, 2)
+    await world.store.cancel("k", cancelled.id)
+    result = (await world.get(done)).file
+    unknown = uuid.uuid4()
+    kept = {result, f"{running.id}.1.wav", f"{unknown}.wav", "mine.wav", "mine.1.wav"}
+    lost = {f"{done.id}.9.wav", f"{cancelled.id}.1.wav", f"{unknown}.1.wav"}
+    for name in kept | lost:
+        (world.results.folder / name).write_bytes(b"sound")
+
+    def names() -> set[str]:
+        return {path.name for path in world.results.folder.iterdir()}
+
+    await world.results.sweep()
+    assert names() == kept | lost
+    for name in kept | lost:
+        os.utime(world.results.folder / name, (0, 0))
+    later = Results(world.store, SETTINGS, world.results.home)
+    await later.sweep()
+    assert names() == kept
 
 
 async def test_who_watches_a_job_sees_it_to_its_end(world: World) -> None:

@@ -166,7 +166,7 @@ def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str
     with running_server(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / "dia-server.db")) as database:
-        database.execute("INSERT INTO runners VALUES ('bob/server_1', 'elsewhere', 1, 0, unixepoch())")
+        database.execute("INSERT INTO runners VALUES ('bob/server_1', 'elsewhere', 1, 0, unixepoch(), '')")
         database.commit()
     with Fleet(tmp_path) as fleet:
         fleet.start("here", *command)

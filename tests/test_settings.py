@@ -67,6 +67,8 @@ def test_environment_values_are_yaml(name: str, text: str, value: Any) -> None:
         ("lanes: {speech: {models: [noise], processes: 0}}", "processes"),
         ("lanes: {speech: {models: []}}", "models"),
         ("lanes: {speech: {models: [noise], slots: 1}}", "slots"),
+        ("port: 8000\nmax_queue: 5\nport: 9000", r"config\.yaml .* in line 3, column 1: 'port' stands here twice"),
+        ("lanes:\n  speech: {models: [noise]}\n  speech: {models: [hibari]}", "in line 3, column 3: 'speech' stands"),
         ("port: [", "config.yaml"),
         ("- port", "config.yaml"),
         ("just text", "config.yaml"),
@@ -77,6 +79,12 @@ def test_an_error_in_the_file_names_what_is_wrong(file: Path, content: str, name
     file.write_text(content)
     with pytest.raises(SettingsError, match=named):
         load_settings(file, {})
+
+
+def test_what_is_merged_in_may_be_there_already(file: Path) -> None:
+    lanes = "speech: &speech {models: [noise], processes: 1}\n  spare: {<<: *speech, models: [hibari]}"
+    file.write_text(f"lanes:\n  {lanes}")
+    assert load_settings(file, {}).lanes["spare"] == Lane(models=("hibari",), processes=1)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\xfd", None])

@@ -74,6 +74,8 @@ def test_a_missing_voice_is_named_with_those_that_there_are(folder: Path) -> Non
         ("bad.yaml", "style: &a calm\naudio_prompt_transcript: *a", ["line 2", "aliases"]),
         ("bad.yaml", "models: &a {x: *a}", ["aliases"]),
         ("bad.yaml", "!!python/object/apply:os.system [id]", ["not valid YAML"]),
+        ("bad.yaml", "style: sad\nstyle: happy", ["'style' stands here twice", "line 2, column 1"]),
+        ("bad.yaml", "models: {noise: {seconds: 1, seconds: 2}}", ["'seconds' stands here twice"]),
         ("bad.yaml", "!!timestamp soon", ["not valid YAML"]),
         ("bad.yaml", "voice_seed: " + "1" * 5000, ["not valid YAML"]),
         ("bad.yaml", "[" * 5000, ["not valid YAML"]),

@@ -185,7 +185,9 @@ class SpokenWavOperation(Operation):
 
     def __post_init__(self) -> None:
         """Say so."""
-        answer = OpenAPIResponse(description="a wav file", content={"audio/wav": _binary()}, headers=_headers("X-Seed"))
+        answer = OpenAPIResponse(
+            description="a wav file", content={"audio/wav": _binary()}, headers=_headers("X-Seed", "X-Model")
+        )
         self.responses = {**(self.responses or {}), str(HTTPStatus.OK.value): answer}
 
 

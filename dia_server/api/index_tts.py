@@ -53,7 +53,10 @@ class TaskAccepted(msgspec.Struct, omit_defaults=True):
 
 
 class Task(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A task as it stands; times in seconds since 1970. What is not known, or not so, is left out."""
+    """A task as it stands; times in seconds since 1970. What is not known, or not so, is left out.
+
+    `emotion` has the weights that count, those read from a text too.
+    """
 
     id: str
     status: Status
@@ -65,7 +68,9 @@ class Task(msgspec.Struct, kw_only=True, omit_defaults=True):
     start_time: float | None = None
     end_time: float | None = None
     duration: float | None = None
+    model: str
     seed: int
+    emotion: dict[str, float] = {}
     params: dict[str, Any]
     unused_params: list[str] = []
 
@@ -91,7 +96,8 @@ class TaskDeleted(msgspec.Struct):
     responses=failures(400, 401, 409, 413, 415, 429, 500, 503, 507),
     response_headers=[
         # The document takes the header's type from the value.
-        ResponseHeader(name="X-Seed", value="7", documentation_only=True, description=AUDIO_HEADERS["X-Seed"])
+        ResponseHeader(name="X-Seed", value="7", documentation_only=True, description=AUDIO_HEADERS["X-Seed"]),
+        ResponseHeader(name="X-Model", value="hibari", documentation_only=True, description=AUDIO_HEADERS["X-Model"]),
     ],
     operation_class=leading_to(TASK_LINKS, "task_id", "$response.body#/task_id"),
     opt={RATED: True},
@@ -123,7 +129,13 @@ async def create_task(
                 kind=KIND,
                 model=planned.plan.model,
                 voice=planned.plan.voice,
-                request={"params": shown, "unused_params": unused, "seed": planned.plan.seed},
+                request={
+                    "params": shown,
+                    "unused_params": unused,
+                    "model": planned.plan.model,
+                    "seed": planned.plan.seed,
+                    "emotion": planned.emotion,
+                },
                 payload=payload_of(planned, data.params.output_path),
                 blobs=() if planned.problem else recipe.blobs_of(planned.plan),
                 idempotency_key=key,
@@ -131,7 +143,7 @@ async def create_task(
             )
         )
     request.scope["state"]["log"] |= {"job": job.id, "voice": job.voice, "seed": job.request["seed"]}
-    return Response(TaskAccepted(job.id, job.request["unused_params"]), headers=_seed_of(job))
+    return Response(TaskAccepted(job.id, job.request["unused_params"]), headers=_headers(job))
 
 
 @get("/tts/{task_id:str}", summary="A task (IndexTTS2)", responses=failures(400, 401, 404, 500, 503))
@@ -160,7 +172,7 @@ async def get_task_audio(task_id: str, job_store: JobStore, results: Results) ->
         raise JobNotCompleted(f"Task not completed (status: {_STATUSES[job.status]})")
     if job.file is None:
         raise JobNotFound(f"Task '{job.id}' not found (result expired)")
-    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav", headers=_seed_of(job))
+    return File(results.path_of(job), filename=f"{job.id}.wav", media_type="audio/wav", headers=_headers(job))
 
 
 @get("/tasks", summary="List tasks (IndexTTS2)", responses=failures(400, 401, 500, 503))
@@ -205,8 +217,8 @@ def _not_found(task_id: str) -> JobNotFound:
     return JobNotFound(f"Task '{task_id[:100]}' not found")
 
 
-def _seed_of(job: Job) -> dict[str, str]:
-    return {"X-Seed": str(job.request["seed"])}
+def _headers(job: Job) -> dict[str, str]:
+    return {"X-Seed": str(job.request["seed"]), "X-Model": job.request["model"]}
 
 
 def _answer(job: Job) -> Task:
@@ -222,7 +234,9 @@ def _answer(job: Job) -> Task:
         start_time=start,
         end_time=end,
         duration=None if start is None or end is None else round(end - start, 3),
+        model=job.request["model"],
         seed=job.request["seed"],
+        emotion=job.request["emotion"],
         params=job.request["params"],
         unused_params=job.request["unused_params"],
     )

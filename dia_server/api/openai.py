@@ -18,7 +18,8 @@ from dia_server.errors import BadInput, ModelNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.pool.choice import Choice
-from dia_server.services.plan import DEFAULT_MODEL_NAMES, SpeechRequest
+from dia_server.services.model_names import DEFAULT_MODEL_NAMES
+from dia_server.services.plan import SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.speech import Speech
 from dia_server.settings import Settings

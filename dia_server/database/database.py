@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,17 +110,22 @@ class Database:
             async with self._reading.connect() as connection:
                 return (await connection.execute(statement)).all()
 
-    async def write(self, work: Callable[[Connection], Result]) -> Result:
+    async def write(self, work: Callable[[Connection], Result], flush: Callable[[], object] | None = None) -> Result:
         """What `work` returns, once its transaction is on the disk.
 
+        `flush` runs on a thread between the work and the commit: it brings to the disk what has to be there first.
+
         Raises:
-            DatabaseUnavailable, StorageFull, BadInput: nothing was written.
+            DatabaseUnavailable, StorageFull, BadInput: nothing was written; the first also where the flush fails.
         """
         with translated():
             if self._group_commit is not None:
-                return await self._group_commit.write(work)
+                return await self._group_commit.write(work, flush)
             async with self.writing.begin() as connection:
-                return await connection.run_sync(work)
+                result = await connection.run_sync(work)
+                if flush is not None:
+                    await asyncio.to_thread(flush)
+                return result
 
 
 def _postgresql(url: URL, timeout: float) -> AsyncEngine:

@@ -15,6 +15,7 @@ from dia_server.errors import DatabaseUnavailable
 MOST_AT_ONCE = 200
 
 Work = Callable[[Connection], Any]
+Flush = Callable[[], object]
 Result = TypeVar("Result")
 
 
@@ -23,13 +24,13 @@ class GroupCommit:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Work, Flush | None, asyncio.Future[Any]]] = []
         self._committer: asyncio.Task[None] | None = None
 
-    async def write(self, work: Callable[[Connection], Result]) -> Result:
-        """What `work` returns, once its transaction is on the disk."""
+    async def write(self, work: Callable[[Connection], Result], flush: Flush | None) -> Result:
+        """What `work` returns, once its transaction is on the disk; equal flushes of a transaction run once."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, future))
+        self._waiting.append((work, flush, future))
         if self._committer is None or self._committer.done():
             self._committer = asyncio.create_task(self._commit_all(), name="database")
         return await future
@@ -42,18 +43,20 @@ class GroupCommit:
     async def _commit_all(self) -> None:
         while self._waiting:
             works, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            works = [(work, future) for work, future in works if not future.done()]
+            works = [each for each in works if not each[2].done()]
             try:
                 with translated():
                     async with self._engine.begin() as connection:
-                        outcomes = await connection.run_sync(_run_each, [work for work, _ in works])
+                        outcomes = await connection.run_sync(_run_each, [work for work, _, _ in works])
+                        for flush in {flush for _, flush, _ in works if flush is not None}:
+                            await asyncio.to_thread(flush)
             except DatabaseUnavailable as error:
                 # Whoever came in the meantime has waited as long, or will in vain.
                 works, self._waiting = works + self._waiting, []
                 outcomes = [error] * len(works)
             except Exception as error:  # noqa: BLE001 - it is for those who wait
                 outcomes = [error] * len(works)
-            for (_, future), outcome in zip(works, outcomes, strict=True):
+            for (_, _, future), outcome in zip(works, outcomes, strict=True):
                 _settle(future, outcome)
 
 

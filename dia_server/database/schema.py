@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dia_server.errors import SettingsError
 
 # The newest in migrations/versions. Alembic itself is only imported where there is something to do.
-REVISION = "0002"
+REVISION = "0003"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number that no other program locks.
 LOCK = 0x64_69_61

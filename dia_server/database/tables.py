@@ -83,6 +83,8 @@ runners = Table(
     metadata,
     Column("name", String(100), primary_key=True),
     Column("machine", String(64), nullable=False),
+    # Empty where an older version doesn't say.
+    Column("home", String(36), nullable=False, default=""),
     Column("workers", Integer(), nullable=False),
     Column("busy", Integer(), nullable=False),
     Column("seen_at", Double(), nullable=False),

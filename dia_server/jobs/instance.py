@@ -1,4 +1,4 @@
-"""Who a runner is: a name that it has again after a restart, and the machine that it is on."""
+"""Who a runner is: a name that it has again after a restart, the machine that it is on, and the home that it uses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dia_server.errors import SettingsError
+from dia_server.files import replacing
 
 # Not in the cache, which may be deleted at any time.
 FOLDER = "runners"
@@ -56,6 +57,18 @@ def _take(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
+
+
+def home_id(home: Path) -> str:
+    """Tells this home from others, from wherever it is seen; drawn when it is first asked for."""
+    folder = home / FOLDER
+    folder.mkdir(exist_ok=True)
+    file = folder / "home_id"
+    with FileLock(folder / "home_id.lock"):
+        if not file.exists():
+            with replacing(file) as new:
+                new.write(str(uuid.uuid4()).encode())
+        return file.read_text(encoding="ascii")
 
 
 @cache

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, not_, or_, s
 
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
-from dia_server.jobs.job import Lease, Status, Wanted
+from dia_server.jobs.job import Lease, Wanted
 from dia_server.settings import Settings
 
 # Until a job that couldn't be done is tried again: doubled with each try, so that it keeps no other waiting.
@@ -82,28 +82,40 @@ class Leases:
         await self._database.write(work)
 
     async def complete(
-        self, lease: Lease, file: str | None, result: object, publish: Callable[[], object] = lambda: None
+        self,
+        lease: Lease,
+        file: str | None,
+        result: object,
+        publish: Callable[[], object] = lambda: None,
+        flush: Callable[[], object] | None = None,
     ) -> bool:
         """The job is done; False if it isn't this runner's any more, so that nothing was written.
 
-        `publish` gives the file its name, for good, before anybody sees that the job is done; it may be called again.
+        Before anybody sees that, `publish` gives the file its name, and `flush`, on a thread, brings that name to the
+        disk; both may be called again.
         """
         details = msgspec.json.encode(result).decode()
-        return await self._finish(lease, publish, status="completed", file=file, result=details, progress=1.0)
+        done = {"status": "completed", "file": file, "result": details, "progress": 1.0}
+        return await self._finish(lease, done, publish, flush)
 
     async def fail(self, lease: Lease, error: str) -> bool:
         """The job can't be done; False likewise."""
-        return await self._finish(lease, lambda: None, status="failed", error=_holdable(error))
+        return await self._finish(lease, {"status": "failed", "error": _holdable(error)})
 
-    async def _finish(self, lease: Lease, publish: Callable[[], object], *, status: Status, **values: Any) -> bool:
+    async def _finish(
+        self,
+        lease: Lease,
+        values: Mapping[str, Any],
+        publish: Callable[[], object] = lambda: None,
+        flush: Callable[[], object] | None = None,
+    ) -> bool:
         # Written again where the first answer was lost with the connection.
-        is_ours = and_(
-            jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status.in_(("processing", status))
-        )
+        statuses = ("processing", values["status"])
+        is_ours = and_(jobs.c.number == lease.number, jobs.c.lease == lease.token, jobs.c.status.in_(statuses))
         done = (
             update(jobs)
             .where(is_ours)
-            .values(status=status, completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
+            .values(completed_at=database_time(), lease_until=None, payload=b"", blobs="", **values)
         )
 
         def work(connection: Connection) -> bool:
@@ -112,7 +124,7 @@ class Leases:
                 publish()
             return is_done
 
-        return await self._database.write(work)
+        return await self._database.write(work, flush)
 
     async def give_back(self, lease: Lease, reason: str, *, blame: bool) -> None:
         """Let the job be run again after a while; the attempt counts if the job is to blame for its end."""

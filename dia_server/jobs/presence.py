@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from dia_server.background import in_background
 from dia_server.database.database import Database
@@ -20,13 +20,23 @@ SILENT_SECONDS = 15.0
 GONE_SECONDS = 60.0
 FORGOTTEN_SECONDS = 86_400.0
 
+_OTHER_MACHINE = (
+    "SQLite database from another machine, which SQLite can't stand. Stop it, or let both use PostgreSQL by "
+    "database_url"
+)
+_OTHER_HOME = (
+    "database with another home, so that neither would find the other's recordings and results. Let both have the "
+    "same home, on a disk that they share, or a database each"
+)
+
 
 class Presence:
     """One process' row."""
 
-    def __init__(self, database: Database, name: str, workers: Callable[[], tuple[int, int]]) -> None:
-        """`workers` tells how many there are, and how many of them are at work."""
+    def __init__(self, database: Database, name: str, home: str, workers: Callable[[], tuple[int, int]]) -> None:
+        """`home` is its home's id; `workers` tells how many there are, and how many of them are at work."""
         self.name = name
+        self._home = home
         self._database = database
         self._workers = workers
 
@@ -35,7 +45,8 @@ class Presence:
         """Be there until the block ends.
 
         Raises:
-            SettingsError: the database is SQLite, and a process on another machine is using it.
+            SettingsError: a process with another home is using the database, or if it is SQLite, one on another
+                machine.
         """
         await self.sign_on(machine_id())
         try:
@@ -55,11 +66,14 @@ class Presence:
 
         def work(connection: Connection) -> None:
             if self._database.is_sqlite:
-                _refuse_others(connection, machine)
+                _refuse(connection, runners.c.machine != machine, _OTHER_MACHINE)
+            _refuse(connection, runners.c.home.not_in(("", self._home)), _OTHER_HOME)
             forgotten = runners.c.seen_at < database_time() - FORGOTTEN_SECONDS
             connection.execute(delete(runners).where((runners.c.name == self.name) | forgotten))
             connection.execute(
-                insert(runners).values(name=self.name, machine=machine, workers=0, busy=0, seen_at=database_time())
+                insert(runners).values(
+                    name=self.name, machine=machine, home=self._home, workers=0, busy=0, seen_at=database_time()
+                )
             )
 
         await self._database.write(work)
@@ -87,11 +101,8 @@ class Presence:
             await asyncio.sleep(STAY_SECONDS)
 
 
-def _refuse_others(connection: Connection, machine: str) -> None:
+def _refuse(connection: Connection, is_other: ColumnElement[bool], reason: str) -> None:
     seen = runners.c.seen_at > database_time() - GONE_SECONDS
-    other = connection.execute(select(runners.c.name).where(runners.c.machine != machine, seen).limit(1)).scalar()
+    other = connection.execute(select(runners.c.name).where(is_other, seen).limit(1)).scalar()
     if other is not None:
-        raise SettingsError(
-            f"'{other}' uses this SQLite database from another machine, which SQLite can't stand. Stop it, or let both "
-            f"use PostgreSQL by database_url. If it is gone, wait {GONE_SECONDS:g} s"
-        )
+        raise SettingsError(f"'{other}' uses this {reason}. If it is gone, wait {GONE_SECONDS:g} s")

@@ -13,7 +13,7 @@ import structlog
 
 from dia_server.background import in_background
 from dia_server.errors import DiaServerError, GenerationFailed, NotFound
-from dia_server.jobs.job import Job
+from dia_server.jobs.job import FINISHED, Job, Status
 from dia_server.jobs.store import MOST_AT_ONCE, JobStore
 from dia_server.settings import Settings
 
@@ -22,7 +22,7 @@ SWEEP_SECONDS = 60.0
 # What an attempt left whose runner died before it could tell; no attempt takes so long to do that.
 LOST_SECONDS = 3_600
 # With an attempt's number until it is the job's.
-_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?\.[a-z0-9]+")
+_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(\.\d+)?\.[a-z0-9]+")
 
 log = structlog.get_logger(__name__)
 
@@ -89,17 +89,15 @@ class Results:
         self._next_search = time.monotonic() + LOST_SECONDS
         old = await asyncio.to_thread(self._old_attempts)
         for start in range(0, len(old), MOST_AT_ONCE):
-            some = dict(old[start : start + MOST_AT_ONCE])
-            files = await self._store.files(set(some.values()))
-            # Of jobs that this database knows: another one may have used the home before.
-            lost = [name for name, job_id in some.items() if job_id in files and files[job_id] != name]
-            for name in lost:
-                (self.folder / name).unlink(missing_ok=True)
+            some = old[start : start + MOST_AT_ONCE]
+            known = await self._store.files({job_id for _, job_id in some})
+            for path in [path for path, job_id in some if _is_lost(path.name, known.get(job_id))]:
+                path.unlink(missing_ok=True)
 
-    def _old_attempts(self) -> list[tuple[str, str]]:
-        """The files of attempts that ended, one way or another, long ago: their names, with their jobs' ids."""
+    def _old_attempts(self) -> list[tuple[Path, str]]:
+        """The files of attempts that ended, one way or another, long ago, with their jobs' ids."""
         before = time.time() - LOST_SECONDS
-        return [(path.name, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
+        return [(path, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
 
     def _unlink(self, job_ids: Iterable[str], pattern: str = "*") -> None:
         """Remove all that attempts at these jobs have left, by names of this pattern."""
@@ -129,3 +127,12 @@ class Results:
             except Exception:
                 log.exception("results can't be swept")
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _is_lost(name: str, known: tuple[Status, str | None] | None) -> bool:
+    """Whether nobody will ask for an old file; `known` is what the database has of its job."""
+    if known is None:
+        # Another database may have used the home before: what has its job's name for good stays.
+        return (found := _FILE.fullmatch(name)) is not None and found[2] is not None
+    status, file = known
+    return status in FINISHED and file != name

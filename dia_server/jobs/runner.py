@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -74,11 +75,14 @@ class Runner:
         self._handlers = handlers
         self._settings = settings
         self._folder = folder
+        self._flush = partial(sync_folder, folder)
         self._slots = slots
         self._on_need = on_need
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._progress: dict[Lease, float] = {}
         self._told: dict[Lease, float] = {}
+        # They see by themselves whether their job is still theirs, and must not leave their file behind before.
+        self._completing: set[Lease] = set()
         self._woken = asyncio.Event()
         self._job_seconds = 60.0
         self._resting_until = 0.0
@@ -206,14 +210,19 @@ class Runner:
             # Where the database didn't tell that it was done, it is done again.
             if file is not None and (self._folder / file).exists():
                 (self._folder / file).replace(self._folder / str(name))
-                sync_folder(self._folder)
 
-        if await self._until_written(lambda: self._leases.complete(lease, name, result, publish)):
+        flush = None if file is None else self._flush
+        self._completing.add(lease)
+        try:
+            is_done = await self._until_written(lambda: self._leases.complete(lease, name, result, publish, flush))
+        finally:
+            self._completing.discard(lease)
+        if is_done:
             log.info("job done", job=lease.id, kind=lease.kind, file=name, **result)
-        else:
-            log.warning("late result discarded", job=lease.id)
-            if file is not None:
-                (self._folder / file).unlink(missing_ok=True)
+            return
+        log.warning("late result discarded", job=lease.id)
+        if file is not None:
+            (self._folder / file).unlink(missing_ok=True)
 
     async def _end_early(self, lease: Lease, error: DiaServerError | OSError) -> None:
         """It can be done later, or may be, or never."""
@@ -270,7 +279,7 @@ class Runner:
             return
         held = await self._leases.held(leases)
         for lease in leases:
-            if lease.number not in held and lease in self._running:
+            if lease.number not in held and lease in self._running and lease not in self._completing:
                 log.info("job taken away", job=lease.id)
                 self._running[lease].cancel()
         moved = {

@@ -207,10 +207,10 @@ class JobStore:
         wanted = update(jobs).where(jobs.c.id.in_(job_ids)).values(file=None)
         await self._database.write(lambda connection: connection.execute(wanted))
 
-    async def files(self, job_ids: Iterable[str]) -> dict[str, str | None]:
-        """The files of those of these jobs that are finished, by the jobs' ids."""
-        wanted = select(jobs.c.id, jobs.c.file).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(FINISHED))
-        return {row.id: row.file for row in await self._database.read(wanted)}
+    async def files(self, job_ids: Iterable[str]) -> dict[str, tuple[Status, str | None]]:
+        """How those of these jobs stand that there are, and their files, by the jobs' ids."""
+        wanted = select(jobs.c.id, jobs.c.status, jobs.c.file).where(jobs.c.id.in_(job_ids))
+        return {row.id: (row.status, row.file) for row in await self._database.read(wanted)}
 
     async def blobs(self) -> set[str]:
         """The names of the blobs that unfinished jobs refer to."""

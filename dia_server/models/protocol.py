@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -130,6 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         hop_length: samples per frame of the model, the unit in which its work is counted.
         speed: the range of `Delivery.speed` that the model can do itself.
         directable: the other fields of `Delivery` that the model acts on, and `audio_prompt` if it imitates recordings.
+        acts_with: options that do nothing by themselves, each with what has to be there, any of these: `emotion`,
+            `emotion_reference`, `audio_prompt`, or the names of options that are on.
         for_tests: it says nothing that anybody would want to hear, and menus leave it out.
         nonverbal: the tags, without parentheses, that the model speaks.
         word_times: it tells when each word is heard (`Marks`).
@@ -162,6 +164,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     hop_length: int = 1
     speed: tuple[float, float] = (1.0, 1.0)
     directable: frozenset[str] = frozenset()
+    acts_with: Mapping[str, frozenset[str]] = {}
     for_tests: bool = False
     nonverbal: frozenset[str] = frozenset()
     word_times: bool = False

@@ -114,11 +114,12 @@ def load_engine(name: str, threads: int, setup: Mapping[str, Any]) -> Engine:
     `setup` are the model's own settings, as plain data.
 
     Raises:
-        ModelUnavailable: its packages are not installed, or as the model says.
+        ModelUnavailable: its packages are not installed, what it is read from is missing, or as the model says.
     """
     register({name: setup})
-    if missing := manifest(name).not_installed():
-        raise ModelUnavailable(missing)
+    # Before what takes seconds to import.
+    if reason := obstacle(name, {name: setup}):
+        raise ModelUnavailable(reason)
     module, function = manifest(name).engine.split(":")
     engine: Engine = getattr(import_module(module), function)(threads, setup_of(name, {name: setup}))
     return engine

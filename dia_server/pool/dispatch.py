@@ -78,7 +78,8 @@ class Lane:
         """The run's worker died: run it again, ahead of what came later, unless it seems to kill workers."""
         run.count_death()
         if run.strikes >= self._settings.task_strikes:
-            run.fail(GenerationFailed("Workers die of this text again and again; it was given up"))
+            reason = f"Workers with the model '{run.task.model}' die of this again and again; it was given up"
+            run.fail(GenerationFailed(f"{reason}. The server's log says how they died"))
             return
         metrics.REPLAYS.labels(self.name).inc()
         self._enqueue(run)

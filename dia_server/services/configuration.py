@@ -18,7 +18,7 @@ from dia_server.config_file import Sources, parse_settings, read_text
 from dia_server.config_text import with_values
 from dia_server.errors import BadInput, Conflict, SettingsError
 from dia_server.files import replacing
-from dia_server.services.plan import check_models
+from dia_server.services.model_names import check_models
 from dia_server.settings import RESTART, SECRETS, Settings
 
 log = structlog.get_logger(__name__)

@@ -12,11 +12,12 @@ from dia_server.models import registry
 from dia_server.pool.choice import Choice
 from dia_server.services.casting import imitates
 from dia_server.services.emotions import Emotions
-from dia_server.services.plan import AUTO_MODEL, DEFAULT_MODEL_NAMES, Plan, SpeechRequest, default_model
+from dia_server.services.model_names import AUTO_MODEL, DEFAULT_MODEL_NAMES, default_model
+from dia_server.services.plan import Plan, SpeechRequest
 from dia_server.services.planner import Planner
 from dia_server.services.recordings import Recording, Recordings
 from dia_server.settings import Settings
-from dia_server.tasks import Delivery
+from dia_server.tasks import EMOTIONS, Delivery
 
 KIND = "index_tts"
 # The model that the tasks are named for.
@@ -67,11 +68,13 @@ class PlannedTask(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         problem: why it can't be, which shows only when it is its turn.
         unused: the fields that the client sent in vain.
+        emotion: the weights that count, by name, those that are not 0.
     """
 
     plan: Plan
     problem: str
     unused: tuple[str, ...]
+    emotion: dict[str, float]
 
 
 class IndexTts:
@@ -98,6 +101,7 @@ class IndexTts:
         manner = None
         if request.emo_audio_prompt is not None:
             manner = await self._recordings.manner(request.emo_audio_prompt, "emo_audio_prompt")
+        delivery = await self._delivery(request, manner)
         wanted = SpeechRequest(
             text=request.text,
             voice=speaker.label,
@@ -105,7 +109,7 @@ class IndexTts:
             format="wav",
             model=model,
             seed=request.seed,
-            delivery=await self._delivery(request, manner),
+            delivery=delivery,
             parameters=request.parameters,
             text_field="text",
             voice_field="spk_audio_prompt",
@@ -114,7 +118,12 @@ class IndexTts:
         problems = [speaker.problem]
         if manner is not None and request.source == "emo_audio_prompt":
             problems.append(manner.problem)
-        return PlannedTask(plan=plan, problem="; ".join(filter(None, problems)), unused=_unused(request, plan))
+        return PlannedTask(
+            plan=plan,
+            problem="; ".join(filter(None, problems)),
+            unused=_unused(request, plan),
+            emotion=_named(delivery) if delivery is not None and "emotion" not in plan.unused else {},
+        )
 
     def _model(self, name: str | None) -> str:
         settings, known = self._choice.applied(self._settings), registry.speaking()
@@ -160,6 +169,12 @@ def _scaled(weights: tuple[float, ...], share: float) -> tuple[float, ...]:
     small = [weight / most for weight in weights]
     factor = share * MOST_EMOTION / max(MOST_EMOTION, sum(small))
     return tuple(weight * factor for weight in small)
+
+
+def _named(delivery: Delivery) -> dict[str, float]:
+    """A delivery's weights by name, as people read them."""
+    weights = zip(EMOTIONS, delivery.emotion, strict=False)
+    return {name: round(weight, 4) for name, weight in weights if weight > 0}
 
 
 def _unused(request: TaskRequest, plan: Plan) -> tuple[str, ...]:

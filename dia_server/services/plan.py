@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from itertools import groupby
-from time import monotonic
 from typing import Any
 
 import msgspec
 
-from dia_server.errors import BadInput, ModelNotFound, ModelUnavailable, SettingsError, VoiceNotFound
+from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script, speakers, turns
 from dia_server.script.instructions import understand
 from dia_server.services.casting import Casting, Role, cast_roles, imitates
+from dia_server.services.model_names import choose_model
 from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Reference, Speak, derive_seed
@@ -25,21 +24,6 @@ from dia_server.voices.text import Voice
 SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
 LONGEST_NAME = 100  # an id has 64 characters at most; the rest would only be echoed
-AUTO_MODEL = "hibari"
-# For so long it is taken that a model can still, or still not, be loaded.
-OBSTACLE_SECONDS = 5.0
-DEFAULT_MODEL_NAMES = frozenset(
-    {
-        "dia",
-        "tts-1",
-        "tts-1-1106",
-        "tts-1-hd",
-        "tts-1-hd-1106",
-        "gpt-4o-mini-tts",
-        "gpt-4o-mini-tts-2025-03-20",
-        "gpt-4o-mini-tts-2025-12-15",
-    }
-)
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,36 +108,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(f"[{speaker}] {' '.join(words for _, words in each)}" for speaker, each in spoken)
 
 
-def default_model(settings: Settings) -> str:
-    """The model behind `dia` and OpenAI's model names."""
-    return AUTO_MODEL if settings.engine == "auto" else settings.engine
-
-
-def check_models(settings: Settings) -> None:
-    """Refuse to start with models that nobody could run.
-
-    Raises:
-        SettingsError: `engine` or a lane names a model that is not installed, `engine` one that doesn't speak, or
-            `emotion_model` one that tells no emotions; a model's own settings are wrong.
-    """
-    wanted = [("engine", default_model(settings), registry.speaking())]
-    if settings.emotion_model is not None:
-        wanted.append(("emotion_model", settings.emotion_model, registry.able("classify")))
-    wanted += [(lane, name, registry.manifests()) for lane, name in _models_of_lanes(settings)]
-    wanted += [("models", name, registry.manifests()) for name in settings.models]
-    if settings.index_tts.model != "auto":
-        wanted.append(("index_tts.model", settings.index_tts.model, registry.speaking()))
-    for setting, name, installed in wanted:
-        if name not in installed:
-            raise SettingsError(f"{setting}: model '{name}' is not installed; installed are {', '.join(installed)}")
-    for name in settings.models:
-        registry.setup_of(name, settings.models)
-
-
-def _models_of_lanes(settings: Settings) -> list[tuple[str, str]]:
-    return [(f"lanes.{lane}", name) for lane, config in settings.lanes.items() for name in config.models]
-
-
 def find_voice(name: str, *, field: str, there: Mapping[str, Voice], settings: Settings) -> tuple[str, Voice]:
     """A voice by its id or an alias, with its id.
 
@@ -213,7 +167,7 @@ def make_plan(
         format=request.format,
         most_samples=None if most_frames is None else most_frames * manifest.hop_length,
         understood=direction.understood,
-        unused=_unused(request, manifest, delivery, own, settings),
+        unused=tuple(sorted(_unused(request, manifest, delivery, own, settings) | _idle(request, manifest, cast))),
         warning="; ".join(notes) or None,
     )
 
@@ -246,39 +200,7 @@ def _clamp(value: float, bounds: tuple[float, float]) -> float:
     return min(max(value, bounds[0]), bounds[1])
 
 
-def choose_model(name: str, settings: Settings) -> tuple[Manifest, str | None]:
-    """The model that a name stands for, and what the client should know of that.
-
-    Raises:
-        ModelNotFound: it is not installed, and the settings refuse such names.
-        ModelUnavailable: it can't be loaded here.
-    """
-    if name in DEFAULT_MODEL_NAMES:
-        return registry.manifest(default_model(settings)), None
-    if name in registry.speaking():
-        # Before a worker tries: that would show as trouble of the server's, and anybody could make it.
-        if reason := _obstacle(name, msgspec.json.encode(settings.models), int(monotonic() / OBSTACLE_SECONDS)):
-            raise ModelUnavailable(f"Model '{name}' can't be loaded: {reason}", retry_after=60)
-        return registry.manifest(name), None
-    if settings.unknown_models == "refuse":
-        raise ModelNotFound(
-            f"Model '{name[:LONGEST_NAME]}' not found. Models that speak: {', '.join(registry.speaking())}",
-            param="model",
-        )
-    manifest = registry.manifest(default_model(settings))
-    return manifest, f"The requested model is not installed; '{manifest.name}' spoke instead"
-
-
-@lru_cache(maxsize=64)
-def _obstacle(name: str, models: bytes, moment: int) -> str:
-    """What `registry.obstacle` has said at a moment; it looks at files, and every request asks."""
-    del moment
-    return registry.obstacle(name, msgspec.json.decode(models))
-
-
-def _unused(
-    request: SpeechRequest, manifest: Manifest, delivery: Delivery, own: Role, settings: Settings
-) -> tuple[str, ...]:
+def _unused(request: SpeechRequest, manifest: Manifest, delivery: Delivery, own: Role, settings: Settings) -> set[str]:
     """What the model has no knob for: parameters, instructions of which nothing counts, emotions, the recording.
 
     A parameter that asks for what the model's own settings are anyway has what it wants.
@@ -296,7 +218,20 @@ def _unused(
         unused |= changed & {"emotion", "emotion_reference"} - manifest.directable
     if (own.recording or own.voice.audio_prompt) and not imitates(manifest):
         unused |= {"audio_prompt"}
-    return tuple(sorted(unused))
+    return unused
+
+
+def _idle(request: SpeechRequest, manifest: Manifest, cast: Mapping[str, Speak]) -> set[str]:
+    """Parameters that ask the model for something which does nothing here, by its `acts_with`."""
+    defaults = msgspec.structs.asdict(manifest.options())
+    there: set[str] = set()
+    for task in cast.values():
+        facts = defaults | task.options
+        facts["emotion"], facts["emotion_reference"] = any(task.delivery.emotion), task.delivery.emotion_reference
+        facts["audio_prompt"] = task.references
+        there |= {name for name, fact in facts.items() if fact}
+    asked = {name for name, value in request.parameters.items() if name in defaults and value != defaults[name]}
+    return {name for name in asked & manifest.acts_with.keys() if not manifest.acts_with[name] & there}
 
 
 def _items(

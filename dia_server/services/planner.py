@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dia_server.errors import ModelNotFound, VoiceNotFound
 from dia_server.pool.choice import Choice
 from dia_server.services.casting import imitates, prompts_of
-from dia_server.services.plan import Plan, SpeechRequest, choose_model, find_voice, make_plan
+from dia_server.services.model_names import choose_model
+from dia_server.services.plan import Plan, SpeechRequest, find_voice, make_plan
 from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.voices.store import VoiceStore

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from dia_server.strict_yaml import StrictLoader
 from dia_server.voices.folder import ID_PATTERN
 
 _WIDTH = 120
@@ -40,11 +41,8 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     models: dict[str, dict[str, Any]] = {}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which let a small file mean an endless value.
-
-    It is Python's parser, since deeply nested brackets make libyaml's crash the process.
-    """
+class _Loader(StrictLoader):
+    """YAML without aliases, which let a small file mean an endless value."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

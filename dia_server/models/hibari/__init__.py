@@ -75,6 +75,12 @@ MANIFEST = Manifest(
     # durations carry 1.25 and the tempo stage the rest.
     speed=(0.5, 1.25),
     directable=frozenset({"pitch", "volume", "emotion", "emotion_reference", "style", "audio_prompt"}),
+    acts_with={
+        "use_random": frozenset({"emotion", "emotion_reference"}),
+        "denoise": frozenset({"audio_prompt"}),
+        "retry_badcase_max_times": frozenset({"retry_badcase"}),
+        "retry_badcase_ratio_threshold": frozenset({"retry_badcase"}),
+    },
     word_times=True,
 )
 

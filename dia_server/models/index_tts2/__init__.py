@@ -61,6 +61,7 @@ MANIFEST = Manifest(
     check=check,
     languages=("en", "zh", "ja", "es"),
     directable=frozenset({"audio_prompt", "emotion", "emotion_reference"}),
+    acts_with={"use_random": frozenset({"emotion"})},
     recordings=Recordings(are_needed=True),
     # Its networks beat with every layer; what doesn't is compiling them, and libraries that read a recording.
     beat_seconds=300.0,

@@ -91,6 +91,11 @@ MANIFEST = Manifest(
     repositories=repositories,
     check=check,
     directable=frozenset({"audio_prompt"}),
+    acts_with={
+        "denoise": frozenset({"audio_prompt"}),
+        "retry_badcase_max_times": frozenset({"retry_badcase"}),
+        "retry_badcase_ratio_threshold": frozenset({"retry_badcase"}),
+    },
     # A recording is read in one step, as is the sound of a whole segment.
     beat_seconds=120.0,
     devices=frozenset({"cpu", "cuda"}),
