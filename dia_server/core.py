@@ -128,7 +128,7 @@ def _wire(settings: Settings, home: Path, pool: Pool, database: Database, name: 
         history=history,
         speech=speech,
         jobs=jobs,
-        presence=Presence(database, name, home_id(home), pool.crew),
+        presence=Presence(database, name, "" if database.is_sqlite else home_id(home), pool.crew),
         results=Results(jobs, settings, home),
         runner=runner,
     )

@@ -38,15 +38,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def temporary() -> Iterator[tuple[IO[bytes], Path]]:
-    """A file in the cache to write to, gone after the block; what a killed server leaves is swept at a later start.
+def temporary(folder: Path | None = None) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file to write to, in the cache or another folder, gone after the block; a later start sweeps what a kill left.
 
     Raises:
         OSError: the folder is missing, read-only or full.
     """
-    # The cache may have been deleted meanwhile.
-    Path(tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PART_SUFFIX)
+    if folder is None:
+        # The cache may have been deleted meanwhile.
+        folder = Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PART_SUFFIX, dir=folder)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -72,5 +74,7 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         os.close(descriptor)

@@ -32,7 +32,7 @@ SILENCED = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 # Where files and folders are written.
 UNFINISHED = (
-    ".", "voices", PROMPTS, BLOBS, "tasks", "outputs", "cache/tmp", "cache/previews", "cache/hibari/matches",
+    ".", "voices", PROMPTS, BLOBS, "tasks", "outputs", "runners", "cache/tmp", "cache/previews", "cache/hibari/matches",
     "cache/hibari/manners", "cache/dia/prompts", "cache/hashes",
 )  # fmt: skip
 # What a process that was killed left unfinished; one that lives finishes a file in seconds, an upload in minutes.

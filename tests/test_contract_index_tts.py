@@ -320,6 +320,15 @@ def test_a_row_that_cannot_be_read_is_an_error(server: Server) -> None:
     assert delete(server, task_id).status_code == 200
 
 
+def test_a_task_of_an_older_version_is_still_there(server: Server) -> None:
+    task_id = ended(server, submit(server, NOISE))["id"]
+    with closing(sqlite3.connect(server.home / "dia-server.db")) as database:
+        database.execute("UPDATE jobs SET request = json_remove(request, '$.emotion') WHERE id = ?", [task_id])
+        database.commit()
+    assert task(server, task_id)["model"] == "noise"
+    assert delete(server, task_id).status_code == 200
+
+
 def test_a_task_that_takes_too_long_fails(server: Server) -> None:
     with configured(server, task_timeout_seconds=0.5):
         found = ended(server, submit(server, LONG))
@@ -353,6 +362,8 @@ def test_the_emotion_that_counts_is_told(server: Server) -> None:
     def told(fields: dict[str, Any]) -> dict[str, float] | None:
         return task(server, submit(server, call | fields)).get("emotion")
 
+    (server.home / "voices" / "gloomy.yaml").write_text("style: sad")
+    assert told({"spk_audio_prompt": "gloomy"}) == {"sad": 0.7}
     assert told({}) is told({"emo_vector": [0] * 8}) is told({"emo_audio_prompt": "examples/emo_sad.wav"}) is None
     assert told({"emo_vector": [0, 1, 0, 0, 0, 0, 1, 0], "emo_alpha": 0.5}) == {"angry": 0.2, "surprised": 0.2}
     read = told({"use_emo_text": True})

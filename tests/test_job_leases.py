@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -159,21 +160,54 @@ async def test_the_processes_that_are_there_are_known(world: World) -> None:
     assert await ann.others() == {"cleo": (0, 0)}
 
 
-async def test_no_database_is_shared_by_homes(world: World) -> None:
-    await world.presence("ann", 1, 0, home="one").sign_on("here")
-    await world.presence("ben", 1, 0, home="one").sign_on("here")
-    cleo = world.presence("cleo", 1, 0, home="two")
-    with pytest.raises(SettingsError, match="uses this database with another home"):
-        await cleo.sign_on("here")
+async def test_no_postgresql_is_shared_by_homes(world: World) -> None:
+    """SQLite is in the home, whatever has become of the home's id."""
+    # An older version doesn't tell its home.
+    await world.presence("old", 1, 0, home="").sign_on("here")
+    homes = ["one", "two"] * 3
+    others = [world.presence(f"{home}_{number}", 1, 0, home=home) for number, home in enumerate(homes)]
+    outcomes = await asyncio.gather(*(each.sign_on("here") for each in others), return_exceptions=True)
+    if world.database.is_sqlite:
+        assert outcomes == [None] * 6
+        return
+    assert outcomes.count(None) == 3
+    accepted = {home for home, outcome in zip(homes, outcomes, strict=True) if outcome is None}
+    assert len(accepted) == 1
+    refused = outcomes[1 - homes.index(*accepted)]
+    assert isinstance(refused, SettingsError)
+    assert "uses this database with another home" in refused.message
     await world.lose_sight()
-    await cleo.sign_on("here")
+    await world.presence("new", 1, 0, home="three").sign_on("here")
 
 
 def test_a_home_stays_the_same(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    first = home_id(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        (first,) = set(threads.map(home_id, [tmp_path] * 50))
     assert home_id(tmp_path) == first
     assert home_id(tmp_path / "other") != first
+    file = tmp_path / "runners" / "home_id"
+    assert list(file.parent.iterdir()) == [file]
+    file.write_text(f"{first}\n")
+    assert home_id(tmp_path) == first
+    for damaged in (b"", b"home", b"\xff"):
+        file.write_bytes(damaged)
+        with pytest.raises(SettingsError, match="home_id is damaged"):
+            home_id(tmp_path)
+
+
+async def test_jobs_that_end_together_bring_their_names_to_the_disk_together(world: World) -> None:
+    for _ in range(10):
+        await world.submit()
+    flushes: list[None] = []
+
+    def flush() -> None:
+        flushes.append(None)
+
+    leases = await world.claim(world.ann, 10)
+    assert all(await asyncio.gather(*(world.ann.complete(lease, "a.wav", {}, flush=flush) for lease in leases)))
+    # PostgreSQL has a transaction for each.
+    assert len(flushes) == 1 if world.database.is_sqlite else len(flushes) == 10
 
 
 async def test_only_postgresql_is_shared_by_machines(world: World) -> None:

@@ -175,6 +175,15 @@ def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str
         assert "Traceback" not in fleet.log("here")
 
 
+def test_one_postgresql_is_refused_to_another_home(tmp_path: Path, postgres: Postgres) -> None:
+    settings = NOISE | {"database_url": postgres.new_database()}
+    with running_server(make_home(tmp_path / "one", settings)), Fleet(make_home(tmp_path / "two", settings)) as fleet:
+        fleet.start("there", "worker")
+        assert fleet.processes["there"].wait(timeout=START_SECONDS) == 1
+        assert "uses this database with another home" in fleet.log("there")
+        assert "Traceback" not in fleet.log("there")
+
+
 def test_tasks_wait_for_workers_that_take_them(tmp_path: Path) -> None:
     own = {"run_jobs_in_server": True, "index_tts": {"run_in_server": False}}
     with fleet_with_server(tmp_path, **own) as (fleet, server):

@@ -89,7 +89,7 @@ def test_the_lists_have_it(served: Server) -> None:
 def test_a_text_that_ends_its_program_is_given_up_and_others_are_said(served: Server) -> None:
     answer = ask(served, "rude", "Die.")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "generation_failed")
-    assert "Workers with the model 'rude' die of this" in answer.json()["error"]["message"]
+    assert "Workers with the model 'rude' die of this input" in answer.json()["error"]["message"]
     assert "exit status 137" in served.log()
     assert ask(served, "rude", "Speak.").status_code == 200
 

@@ -14,6 +14,7 @@ import settings_reference
 from dia_server.config_file import load_settings
 from dia_server.errors import SettingsError
 from dia_server.settings import HELPERS, Lane, Settings
+from dia_server.strict_yaml import load_strictly
 
 
 @pytest.fixture
@@ -85,6 +86,11 @@ def test_what_is_merged_in_may_be_there_already(file: Path) -> None:
     lanes = "speech: &speech {models: [noise], processes: 1}\n  spare: {<<: *speech, models: [hibari]}"
     file.write_text(f"lanes:\n  {lanes}")
     assert load_settings(file, {}).lanes["spare"] == Lane(models=("hibari",), processes=1)
+
+
+def test_keys_that_are_merged_are_not_counted() -> None:
+    text = "b: &b {k: 0}\nx: {inner: &a {<<: *b, k: 1}}\nc: {<<: *a}\nd: {<<: *a, <<: *b}"
+    assert load_strictly(text) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\xfd", None])

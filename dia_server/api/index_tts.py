@@ -132,7 +132,6 @@ async def create_task(
                 request={
                     "params": shown,
                     "unused_params": unused,
-                    "model": planned.plan.model,
                     "seed": planned.plan.seed,
                     "emotion": planned.emotion,
                 },
@@ -218,7 +217,7 @@ def _not_found(task_id: str) -> JobNotFound:
 
 
 def _headers(job: Job) -> dict[str, str]:
-    return {"X-Seed": str(job.request["seed"]), "X-Model": job.request["model"]}
+    return {"X-Seed": str(job.request["seed"]), "X-Model": job.model}
 
 
 def _answer(job: Job) -> Task:
@@ -234,9 +233,9 @@ def _answer(job: Job) -> Task:
         start_time=start,
         end_time=end,
         duration=None if start is None or end is None else round(end - start, 3),
-        model=job.request["model"],
+        model=job.model,
         seed=job.request["seed"],
-        emotion=job.request["emotion"],
+        emotion=job.request.get("emotion", {}),
         params=job.request["params"],
         unused_params=job.request["unused_params"],
     )

@@ -26,9 +26,14 @@ async def bring_up_to_date(engine: AsyncEngine) -> None:
         await connection.run_sync(_upgrade)
 
 
-def _upgrade(connection: Connection) -> None:
+def one_at_a_time(connection: Connection) -> None:
+    """Let processes that start at once do this one after the other; SQLite has one writer as it is."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+
+
+def _upgrade(connection: Connection) -> None:
+    one_at_a_time(connection)
     found = _revision(connection)
     if found == REVISION:
         return

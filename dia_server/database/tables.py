@@ -83,7 +83,7 @@ runners = Table(
     metadata,
     Column("name", String(100), primary_key=True),
     Column("machine", String(64), nullable=False),
-    # Empty where an older version doesn't say.
+    # Empty in SQLite, which lies in the home, and where an older version doesn't say.
     Column("home", String(36), nullable=False, default=""),
     Column("workers", Integer(), nullable=False),
     Column("busy", Integer(), nullable=False),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dia_server.errors import SettingsError
-from dia_server.files import replacing
+from dia_server.files import temporary
 
 # Not in the cache, which may be deleted at any time.
 FOLDER = "runners"
@@ -60,15 +61,24 @@ def _take(lock: FileLock) -> bool:
 
 
 def home_id(home: Path) -> str:
-    """Tells this home from others, from wherever it is seen; drawn when it is first asked for."""
-    folder = home / FOLDER
-    folder.mkdir(exist_ok=True)
-    file = folder / "home_id"
-    with FileLock(folder / "home_id.lock"):
-        if not file.exists():
-            with replacing(file) as new:
-                new.write(str(uuid.uuid4()).encode())
-        return file.read_text(encoding="ascii")
+    """Tells this home from others, from wherever it is seen; drawn when it is first asked for.
+
+    Raises:
+        SettingsError: its file says something else.
+    """
+    file = home / FOLDER / "home_id"
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists():
+        with temporary(file.parent) as (new, path):
+            new.write(str(uuid.uuid4()).encode())
+            new.flush()
+            path.chmod(0o644)
+            with suppress(FileExistsError):  # another process was first
+                os.link(path, file)
+    try:
+        return str(uuid.UUID(file.read_text(encoding="ascii").strip()))
+    except ValueError:
+        raise SettingsError(f"{file} is damaged; stop all that use this home, and delete it") from None
 
 
 @cache

@@ -49,6 +49,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it stands; times in seconds since 1970.
 
     Attributes:
+        model: the one that speaks.
         progress: from 0 to 1.
         runner: who runs it, or did last.
         file: name of the file that came of it; None before that, and once its time is over.
@@ -58,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     status: Status
+    model: str
     voice: str | None
     request: dict[str, Any]
     created_at: float

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from dia_server.background import in_background
 from dia_server.database.database import Database
+from dia_server.database.schema import one_at_a_time
 from dia_server.database.tables import database_time, runners
 from dia_server.errors import DiaServerError, SettingsError
 from dia_server.jobs.instance import machine_id
@@ -34,7 +35,10 @@ class Presence:
     """One process' row."""
 
     def __init__(self, database: Database, name: str, home: str, workers: Callable[[], tuple[int, int]]) -> None:
-        """`home` is its home's id; `workers` tells how many there are, and how many of them are at work."""
+        """`home` is its home's id, if the database may lie elsewhere.
+
+        `workers` tells how many there are, and how many of them are at work.
+        """
         self.name = name
         self._home = home
         self._database = database
@@ -45,8 +49,8 @@ class Presence:
         """Be there until the block ends.
 
         Raises:
-            SettingsError: a process with another home is using the database, or if it is SQLite, one on another
-                machine.
+            SettingsError: a process on another machine is using the database, and it is SQLite, or one with another
+                home, and it is not, so that it may lie anywhere.
         """
         await self.sign_on(machine_id())
         try:
@@ -65,9 +69,11 @@ class Presence:
         """
 
         def work(connection: Connection) -> None:
+            one_at_a_time(connection)
             if self._database.is_sqlite:
                 _refuse(connection, runners.c.machine != machine, _OTHER_MACHINE)
-            _refuse(connection, runners.c.home.not_in(("", self._home)), _OTHER_HOME)
+            else:
+                _refuse(connection, runners.c.home.not_in(("", self._home)), _OTHER_HOME)
             forgotten = runners.c.seen_at < database_time() - FORGOTTEN_SECONDS
             connection.execute(delete(runners).where((runners.c.name == self.name) | forgotten))
             connection.execute(

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -22,7 +22,8 @@ SWEEP_SECONDS = 60.0
 # What an attempt left whose runner died before it could tell; no attempt takes so long to do that.
 LOST_SECONDS = 3_600
 # With an attempt's number until it is the job's.
-_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(\.\d+)?\.[a-z0-9]+")
+_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?\.[a-z0-9]+")
+_ATTEMPT = re.compile(r".*\.\d+\.[a-z0-9]+")
 
 log = structlog.get_logger(__name__)
 
@@ -86,18 +87,22 @@ class Results:
     async def _sweep_lost(self) -> None:
         if time.monotonic() < self._next_search:
             return
-        self._next_search = time.monotonic() + LOST_SECONDS
         old = await asyncio.to_thread(self._old_attempts)
         for start in range(0, len(old), MOST_AT_ONCE):
             some = old[start : start + MOST_AT_ONCE]
             known = await self._store.files({job_id for _, job_id in some})
             for path in [path for path, job_id in some if _is_lost(path.name, known.get(job_id))]:
                 path.unlink(missing_ok=True)
+        self._next_search = time.monotonic() + LOST_SECONDS
 
     def _old_attempts(self) -> list[tuple[Path, str]]:
         """The files of attempts that ended, one way or another, long ago, with their jobs' ids."""
-        before = time.time() - LOST_SECONDS
-        return [(path, job_id) for path, job_id in self._attempts() if path.stat().st_mtime < before]
+        before, found = time.time() - LOST_SECONDS, []
+        for path, job_id in self._attempts():
+            with suppress(FileNotFoundError):  # a runner has given it its job's name
+                if path.stat().st_mtime < before:
+                    found.append((path, job_id))
+        return found
 
     def _unlink(self, job_ids: Iterable[str], pattern: str = "*") -> None:
         """Remove all that attempts at these jobs have left, by names of this pattern."""
@@ -133,6 +138,6 @@ def _is_lost(name: str, known: tuple[Status, str | None] | None) -> bool:
     """Whether nobody will ask for an old file; `known` is what the database has of its job."""
     if known is None:
         # Another database may have used the home before: what has its job's name for good stays.
-        return (found := _FILE.fullmatch(name)) is not None and found[2] is not None
+        return _ATTEMPT.fullmatch(name) is not None
     status, file = known
     return status in FINISHED and file != name

@@ -85,7 +85,7 @@ class Runner:
         self._completing: set[Lease] = set()
         self._woken = asyncio.Event()
         self._job_seconds = 60.0
-        self._resting_until = 0.0
+        self._resting_until = self._next_need = 0.0
         self._keepers: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
         # Since when the database has answered, as far as this process can tell.
@@ -145,8 +145,11 @@ class Runner:
         kinds, slots, on_need = tuple(self._handlers), self._slots(), self._on_need()
         others = Wanted(kinds=kinds, models=frozenset().union(*on_need), others=True)
         count = await self._claim_some(others, slots + self._ahead()) if slots else 0
-        for models, most in on_need.items():
-            count += await self._claim_some(Wanted(kinds=kinds, models=models), most)
+        # Not with every job that ends: their lanes are rarely used, and take seconds to start.
+        if monotonic() >= self._next_need:
+            self._next_need = monotonic() + LOOK_SECONDS
+            for models, most in on_need.items():
+                count += await self._claim_some(Wanted(kinds=kinds, models=models), most)
         return count
 
     async def _claim_some(self, wanted: Wanted, most: int) -> int:

@@ -20,8 +20,8 @@ from dia_server.jobs.job import FINISHED, Job, JobState, NewJob, Status
 from dia_server.settings import Settings
 
 SHOWN = (
-    jobs.c.number, jobs.c.id, jobs.c.status, jobs.c.voice, jobs.c.request, jobs.c.created_at, jobs.c.started_at,
-    jobs.c.completed_at, jobs.c.progress, jobs.c.runner, jobs.c.file, jobs.c.result, jobs.c.error,
+    jobs.c.number, jobs.c.id, jobs.c.status, jobs.c.model, jobs.c.voice, jobs.c.request, jobs.c.created_at,
+    jobs.c.started_at, jobs.c.completed_at, jobs.c.progress, jobs.c.runner, jobs.c.file, jobs.c.result, jobs.c.error,
 )  # fmt: skip
 # Of the number of waiting jobs, which is compared with the limit.
 COUNT_SECONDS = 1.0
@@ -290,6 +290,7 @@ def _job(row: Row[Any], position: int | None = None) -> Job:
     return Job(
         id=row.id,
         status=row.status,
+        model=row.model,
         voice=row.voice,
         request=request,
         created_at=row.created_at,

@@ -78,8 +78,8 @@ class Lane:
         """The run's worker died: run it again, ahead of what came later, unless it seems to kill workers."""
         run.count_death()
         if run.strikes >= self._settings.task_strikes:
-            reason = f"Workers with the model '{run.task.model}' die of this again and again; it was given up"
-            run.fail(GenerationFailed(f"{reason}. The server's log says how they died"))
+            reason = f"Workers with the model '{run.task.model}' die of this input again and again; it was given up"
+            run.fail(GenerationFailed(f"{reason}. The log of the process that they belong to says how they died"))
             return
         metrics.REPLAYS.labels(self.name).inc()
         self._enqueue(run)

@@ -101,7 +101,6 @@ class IndexTts:
         manner = None
         if request.emo_audio_prompt is not None:
             manner = await self._recordings.manner(request.emo_audio_prompt, "emo_audio_prompt")
-        delivery = await self._delivery(request, manner)
         wanted = SpeechRequest(
             text=request.text,
             voice=speaker.label,
@@ -109,7 +108,7 @@ class IndexTts:
             format="wav",
             model=model,
             seed=request.seed,
-            delivery=delivery,
+            delivery=await self._delivery(request, manner),
             parameters=request.parameters,
             text_field="text",
             voice_field="spk_audio_prompt",
@@ -122,7 +121,7 @@ class IndexTts:
             plan=plan,
             problem="; ".join(filter(None, problems)),
             unused=_unused(request, plan),
-            emotion=_named(delivery) if delivery is not None and "emotion" not in plan.unused else {},
+            emotion=_emotion(plan),
         )
 
     def _model(self, name: str | None) -> str:
@@ -171,10 +170,12 @@ def _scaled(weights: tuple[float, ...], share: float) -> tuple[float, ...]:
     return tuple(weight * factor for weight in small)
 
 
-def _named(delivery: Delivery) -> dict[str, float]:
-    """A delivery's weights by name, as people read them."""
-    weights = zip(EMOTIONS, delivery.emotion, strict=False)
-    return {name: round(weight, 4) for name, weight in weights if weight > 0}
+def _emotion(plan: Plan) -> dict[str, float]:
+    """The weights with which a plan is spoken, a voice's own too, by name."""
+    if "emotion" not in registry.manifest(plan.model).directable:
+        return {}
+    weights = zip(EMOTIONS, plan.tasks[0].delivery.emotion, strict=False)
+    return {name: shown for name, weight in weights if (shown := round(weight, 4))}
 
 
 def _unused(request: TaskRequest, plan: Plan) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dia_server.models import registry
 from dia_server.models.protocol import Manifest
 from dia_server.settings import Settings
 
-LONGEST_NAME = 100  # the rest would only be echoed
+LONGEST_NAME = 100  # ids have 64 characters at most; the rest would only be echoed
 AUTO_MODEL = "hibari"
 # For so long it is taken that a model can still, or still not, be loaded.
 OBSTACLE_SECONDS = 5.0

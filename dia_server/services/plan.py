@@ -15,7 +15,7 @@ from dia_server.models.protocol import Manifest
 from dia_server.script.dialogue import Pause, Script, parse_script, speakers, turns
 from dia_server.script.instructions import understand
 from dia_server.services.casting import Casting, Role, cast_roles, imitates
-from dia_server.services.model_names import choose_model
+from dia_server.services.model_names import LONGEST_NAME, choose_model
 from dia_server.services.references import References
 from dia_server.settings import Settings
 from dia_server.tasks import Delivery, Reference, Speak, derive_seed
@@ -23,7 +23,6 @@ from dia_server.voices.text import Voice
 
 SPEEDS = (0.25, 4.0)
 DRAWN_SEED_BITS = 31  # JavaScript clients read seeds back as doubles
-LONGEST_NAME = 100  # an id has 64 characters at most; the rest would only be echoed
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,13 +222,15 @@ def _unused(request: SpeechRequest, manifest: Manifest, delivery: Delivery, own:
 
 def _idle(request: SpeechRequest, manifest: Manifest, cast: Mapping[str, Speak]) -> set[str]:
     """Parameters that ask the model for something which does nothing here, by its `acts_with`."""
-    defaults = msgspec.structs.asdict(manifest.options())
+    if not request.parameters.keys() & manifest.acts_with.keys():
+        return set()
+    defaults = {field.name: field.default for field in msgspec.structs.fields(manifest.options)}
     there: set[str] = set()
     for task in cast.values():
         facts = defaults | task.options
         facts["emotion"], facts["emotion_reference"] = any(task.delivery.emotion), task.delivery.emotion_reference
         facts["audio_prompt"] = task.references
-        there |= {name for name, fact in facts.items() if fact}
+        there |= {name for name, fact in facts.items() if fact and fact is not msgspec.NODEFAULT}
     asked = {name for name, value in request.parameters.items() if name in defaults and value != defaults[name]}
     return {name for name in asked & manifest.acts_with.keys() if not manifest.acts_with[name] & there}
 

@@ -8,7 +8,6 @@ import msgspec
 
 from dia_server.models.hub import contents_of
 from dia_server.models.index_tts2 import MANIFEST, IndexTtsOptions, IndexTtsSetup
-from dia_server.models.index_tts2.setup import check
 from dia_server.models.program.engine import ProgramEngine
 from dia_server.models.program.process import Launch
 from dia_server.models.protocol import Engine
@@ -29,7 +28,6 @@ def load(threads: int, setup: IndexTtsSetup) -> Engine:
     Raises:
         ModelUnavailable: something of it is missing, or it doesn't come up.
     """
-    check(setup)
     wanted = {
         "version": setup.version,
         "checkpoints": str(setup.weights),
