@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,14 @@ def parse_settings(
         where = (
             f"{file}, the environment ({ENVIRONMENT_PREFIX}…)" if file else f"the environment ({ENVIRONMENT_PREFIX}…)"
         )
-        raise SettingsError(f"Invalid settings in {where} or the command line: {error}") from None
+        raise SettingsError(f"Invalid settings in {where} or the command line: {error}{_guess(merged)}") from None
+
+
+def _guess(names: Iterable[str]) -> str:
+    """What names of settings that there are not may have been meant to be."""
+    known = Settings.__struct_fields__
+    close = [(name, get_close_matches(name.lower(), known, 1)) for name in names if name not in known]
+    return "".join(f"; did you mean `{found[0]}` by `{name}`?" for name, found in close if found)
 
 
 def _parse_mapping(text: str, where: str) -> dict[str, Any]:

@@ -144,6 +144,10 @@ class NoWorker(Unavailable):
     code = "no_worker"
 
 
+class WorkersDie(NoWorker):
+    """Those that there could be die at every start, which may be the work's own fault."""
+
+
 class ModelUnavailable(Unavailable):
     """The model is installed, but can't be loaded."""
 

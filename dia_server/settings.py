@@ -197,7 +197,10 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_input_characters: Annotated[Positive, _meta("longest text of one request")] = 4096
     max_audio_seconds: Annotated[
         Seconds,
-        _meta("longest clip; the longest text takes five minutes, at a quarter of the speed twenty; more is cut off"),
+        _meta(
+            "longest clip; the longest text takes five minutes, at a quarter of the speed twenty; more is refused, or "
+            "where it is streamed, the connection is cut"
+        ),
     ] = 1800.0
     max_pause_seconds: Annotated[Seconds, _meta("silence that one text may ask for by [pause:…] marks, in all")] = 30.0
     max_body_bytes: Annotated[
@@ -380,6 +383,10 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Literal["auto", "console", "json"],
         _meta("auto is console on a terminal and JSON elsewhere", restart="the log has begun in one format"),
     ] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.min_prompt_seconds > self.max_prompt_seconds:
+            raise ValueError("`min_prompt_seconds` is more than `max_prompt_seconds`, so that no recording would do")
 
     def lane_of(self, model: str) -> str | None:
         """The first lane that runs the model, if one does."""

@@ -205,6 +205,8 @@ def test_limits_on_recordings_change_at_once(tuned: Server) -> None:
 
     with changed(tuned, max_upload_bytes=10_000):
         assert upload().status_code == 413
+    refused = put(tuned, max_prompt_seconds=0.5)
+    assert (refused.status_code, "`min_prompt_seconds` is more than" in refused.json()["detail"]) == (400, True)
     with changed(tuned, max_prompt_seconds=1.5):
         assert "1.5 s" in upload().json()["detail"]
     assert upload().status_code == 200

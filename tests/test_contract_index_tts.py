@@ -15,6 +15,7 @@ import pytest
 import sound
 from conftest import SENTENCE, Server, wait_until
 from contract import configured
+from dia_server.tasks import EMOTIONS
 from index_tts import EXAMPLE, NOISE, data_uri, delete, ended, post, refusal, spoken, submit, task, wav_of
 from prompts import recording
 from recordings import LYING
@@ -88,6 +89,11 @@ def test_task_speaker(server: Server) -> None:
     wrapped = uri[:100] + "".join(f"{uri[start : start + 76]}\n" for start in range(100, len(uri), 76))
     assert by_path == spoken(server, call | {"spk_audio_prompt": wrapped})
     assert by_path == spoken(server, call | {"spk_audio_prompt": "task_speaker"})
+    voice = {"voice_id": "task_speaker", "audio_prompt": "task_speaker", "style": "sad"}
+    server.post("/voice_mappings", voice).raise_for_status()
+    as_voice = server.speak("Hello world", voice="task_speaker", seed=7, response_format="wav").content
+    assert by_path != as_voice == spoken(server, call | {"spk_audio_prompt": "task_speaker"})
+    httpx.delete(f"{server.url}/voice_mappings/task_speaker").raise_for_status()
     by_voice = spoken(server, call | {"spk_audio_prompt": "owl"})
     assert by_voice == server.speak("Hello world", voice="owl", seed=7, response_format="wav").content
     assert by_voice != by_path
@@ -362,9 +368,16 @@ def test_the_emotion_that_counts_is_told(server: Server) -> None:
     def told(fields: dict[str, Any]) -> dict[str, float] | None:
         return task(server, submit(server, call | fields)).get("emotion")
 
-    (server.home / "voices" / "gloomy.yaml").write_text("style: sad")
+    voice = server.home / "voices" / "gloomy.yaml"
+    voice.write_text("style: sad")
     assert told({"spk_audio_prompt": "gloomy"}) == {"sad": 0.7}
+    voice.unlink()
     assert told({}) is told({"emo_vector": [0] * 8}) is told({"emo_audio_prompt": "examples/emo_sad.wav"}) is None
+    mixed = told({"use_emo_text": True, "emo_text": "I am happy and sad."})
+    assert mixed is not None
+    weights = [mixed.get(name, 0.0) for name in EMOTIONS]
+    by_text = spoken(server, call | {"use_emo_text": True, "emo_text": "I am happy and sad."})
+    assert by_text == spoken(server, call | {"emo_vector": weights})
     assert told({"emo_vector": [0, 1, 0, 0, 0, 0, 1, 0], "emo_alpha": 0.5}) == {"angry": 0.2, "surprised": 0.2}
     read = told({"use_emo_text": True})
     assert read is not None
@@ -387,6 +400,9 @@ def test_which_emotion_wins(server: Server) -> None:
     assert unused(vector | audio) == ["emo_audio_prompt"]
     assert unused(vector | {"use_emo_text": False, "emo_text": "Joy!"}) == ["emo_text"]
     assert unused({"emo_vector": [0] * 8, "emo_alpha": 0.5}) == ["emo_alpha"]
+    assert unused(vector | {"emo_alpha": 0}) == ["emo_vector"]
+    assert "emo_audio_prompt" in unused(NOISE | {"emo_audio_prompt": "examples/none.wav"})
+    assert ended(server, submit(server, NOISE | {"emo_audio_prompt": "examples/none.wav"}))["status"] == "done"
     assert spoken(server, call | vector | audio) == spoken(server, call | vector)
     assert refusal(server, call | {"use_emo_text": True, "emo_text": "a" * 4097}).startswith("'emo_text' has 4097")
     for field, wrong in (("emo_alpha", 1.1), ("emo_alpha", -0.1), ("use_emo_text", "yes"), ("emo_text", 1)):

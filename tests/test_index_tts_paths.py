@@ -145,6 +145,7 @@ def test_data_uris_are_held_to_the_same(server: Server) -> None:
         f"tasks/{'a' * 252}.wav",
         f"outputs/none/{'a' * 300}.wav",
         f"outputs/{'a' * 300}/mine.wav",
+        "outputs/" + "a/" * 300 + "mine.wav",
         "outputs/" + "a/" * 3_000 + "mine.wav",
         "tasks/a\0.wav",
         "tasks/a\n.wav",

@@ -22,6 +22,7 @@ from dia_server.errors import (
     NoWorker,
     ReplayMismatch,
     StorageFull,
+    WorkersDie,
 )
 from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, Lease, NewJob
@@ -178,6 +179,14 @@ async def test_what_will_never_work_fails_at_once(database: Database, tmp_path: 
 async def test_what_may_work_is_tried_again_until_it_is_given_up(database: Database, tmp_path: Path) -> None:
     await submit(database)
     handler = Scripted(ReplayMismatch("first"), ReplayMismatch("second"))
+    async with runner_of(database, tmp_path, handler).running():
+        assert (await until(database, status="failed")).error == "second"
+    assert handler.begun == 2
+
+
+async def test_what_workers_die_of_is_given_up_after_some_attempts(database: Database, tmp_path: Path) -> None:
+    await submit(database)
+    handler = Scripted(WorkersDie("first"), WorkersDie("second"))
     async with runner_of(database, tmp_path, handler).running():
         assert (await until(database, status="failed")).error == "second"
     assert handler.begun == 2

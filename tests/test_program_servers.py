@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+import index_tts
 from conftest import Server, make_home, running_server, wait_until
 from dia_server.pool.choice import Choice
 from dia_server.settings import Lane, Settings
@@ -92,6 +93,18 @@ def test_a_text_that_ends_its_program_is_given_up_and_others_are_said(served: Se
     assert "Workers with the model 'rude' die of this input" in answer.json()["error"]["message"]
     assert "exit status 137" in served.log()
     assert ask(served, "rude", "Speak.").status_code == 200
+
+
+def test_tasks_whose_model_dies_of_all_fail(interpreter: str, tmp_path: Path) -> None:
+    rude = {"command": [interpreter, str(RUDE)], "sample_rate": RATE}
+    settings = {"models": {"rude": rude}, "crash_loop_deaths": 2, "crash_loop_wait": 1.0, "job_max_attempts": 2}
+    with running_server(make_home(tmp_path / "home", settings)) as server:
+        die = {"text": "Die.", "spk_audio_prompt": "skylark", "model": "rude"}
+        found = [index_tts.ended(server, task_id) for task_id in [index_tts.submit(server, die) for _ in range(3)]]
+        assert [each["status"] for each in found] == ["error"] * 3
+        assert any("All workers of lane 'rude' die at start" in each["error"] for each in found)
+        said = index_tts.submit(server, die | {"model": "hibari"})
+        assert index_tts.ended(server, said)["status"] == "done"
 
 
 def test_a_task_goes_on_where_its_program_died_once(served: Server) -> None:

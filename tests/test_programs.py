@@ -268,6 +268,14 @@ def test_wav_files_of_every_kind_are_read(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(read_sound(tmp_path / "x.wav", RATE), [0.5, 0.0, 0.125], atol=1e-6)
 
 
+def test_a_file_without_samples_is_none(tmp_path: Path) -> None:
+    from scipy.io import wavfile
+
+    wavfile.write(tmp_path / "x.wav", RATE, np.zeros(0, np.int16))
+    with pytest.raises(BadSound, match="no samples"):
+        read_sound(tmp_path / "x.wav", RATE)
+
+
 def test_a_file_that_is_no_sound_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEfmt ")
     with pytest.raises(BadSound, match=r"no (whole )?wav file"):

@@ -70,6 +70,7 @@ def test_environment_values_are_yaml(name: str, text: str, value: Any) -> None:
         ("lanes: {speech: {models: [noise], slots: 1}}", "slots"),
         ("port: 8000\nmax_queue: 5\nport: 9000", r"config\.yaml .* in line 3, column 1: 'port' stands here twice"),
         ("lanes:\n  speech: {models: [noise]}\n  speech: {models: [hibari]}", "in line 3, column 3: 'speech' stands"),
+        ("Port: 8000", "unknown field `Port`; did you mean `port` by `Port`"),
         ("port: [", "config.yaml"),
         ("- port", "config.yaml"),
         ("just text", "config.yaml"),

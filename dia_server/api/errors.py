@@ -50,7 +50,9 @@ def on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
             if "GET" in headers.get("allow", ""):
                 headers["allow"] += ", HEAD"
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            ours = DiaServerError("The body is larger than the settings allow")
+            ours = DiaServerError(
+                "The body is larger than the settings allow: max_body_bytes, or max_task_body_bytes for /tts"
+            )
             ours.code = "body_too_large"
         case _:
             ours = _invalid(request, error)

@@ -222,13 +222,15 @@ def _headers(job: Job) -> dict[str, str]:
 
 def _answer(job: Job) -> Task:
     status = _STATUSES[job.status]
-    start, end = job.started_at, job.completed_at
+    # One that waits again, since its runner was lost, is nobody's.
+    runner, start = (None, None) if status == "pending" else (job.runner, job.started_at)
+    end = job.completed_at
     return Task(
         id=job.id,
         status=status,
         result=f"{FOLDER}/{job.file}" if job.file is not None else None,
         error=job.error if status == "error" else None,
-        worker_id=job.runner,
+        worker_id=runner,
         submit_time=job.created_at,
         start_time=start,
         end_time=end,

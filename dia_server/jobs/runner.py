@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from dia_server.background import wait_for_event
-from dia_server.errors import DiaServerError, StorageFull, Unavailable
+from dia_server.errors import DiaServerError, StorageFull, Unavailable, WorkersDie
 from dia_server.files import sync_folder
 from dia_server.jobs.job import Lease, Wanted
 from dia_server.jobs.leases import Leases
@@ -50,7 +50,8 @@ class Handler(Protocol):
         job's id alone. `report` takes the share that is done, from 0 to 1.
 
         Raises:
-            Unavailable, StorageFull, OSError: it can be done later.
+            Unavailable, StorageFull, OSError: it can be done later; where workers die of all that there is to do, for
+                a few attempts.
             DiaServerError: it can't be done.
         """
 
@@ -231,7 +232,7 @@ class Runner:
         """It can be done later, or may be, or never."""
         log.warning("job not done", job=lease.id, attempt=lease.attempts, reason=str(error))
         is_final = isinstance(error, DiaServerError) and (error.final or error.status < SERVER_ERRORS)
-        is_blameless = isinstance(error, OSError | Unavailable | StorageFull)
+        is_blameless = isinstance(error, OSError | Unavailable | StorageFull) and not isinstance(error, WorkersDie)
         if is_final or (not is_blameless and lease.attempts >= self._settings.job_max_attempts):
             await self._until_written(lambda: self._leases.fail(lease, str(error)))
             return

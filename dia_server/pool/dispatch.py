@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from dia_server import metrics
-from dia_server.errors import DeadlineExceeded, GenerationFailed, NoWorker
+from dia_server.errors import DeadlineExceeded, GenerationFailed, WorkersDie
 from dia_server.pool.clip import SegmentRun
 from dia_server.pool.devices import Pick
 from dia_server.pool.supervisor import Place
@@ -101,9 +101,9 @@ class Lane:
         """A segment took so long on its worker."""
         self.segment_seconds += SMOOTHING * (seconds - self.segment_seconds)
 
-    def no_worker(self) -> NoWorker:
+    def no_worker(self) -> WorkersDie:
         """The error for a lane without hope."""
-        return NoWorker(
+        return WorkersDie(
             f"All workers of lane '{self.name}' die at start; see the server's log and GET /workers",
             retry_after=math.ceil(self._settings.crash_loop_wait),
         )

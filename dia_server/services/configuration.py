@@ -47,6 +47,8 @@ class Configuration:
                 check_models(msgspec.structs.replace(self._settings, **changes))
             except SettingsError as error:
                 raise BadInput(error.message, param="engine") from None
+            except ValueError as error:  # they contradict each other
+                raise BadInput(str(error)) from None
             if changes:
                 await asyncio.to_thread(rewrite, self._sources, changes)
                 self._settings.adopt(changes)

@@ -18,6 +18,8 @@ OUTPUTS = ("tasks", "outputs")
 WAV = ".wav"
 # What file systems take; in a folder that is not there yet they can't be asked.
 _NAME_BYTES = 255
+# Far less than they take of a whole path, the home's own included.
+_PATH_BYTES = 512
 # What the server writes there itself: results of jobs, and saved clips.
 _OWN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\..*|\d{8}-\d{6}-[0-9a-f]{8}\..*", re.IGNORECASE)
 
@@ -64,6 +66,8 @@ def check_output(home: Path, path: str, field: str) -> None:
     name, target = PurePosixPath(path).name, home / path
     if name.startswith(".") or _OWN.fullmatch(name):
         raise BadInput(f"'{field}': '{_shown(path)}' is a name of the server's own; choose another", param=field)
+    if len(path.encode()) > _PATH_BYTES:
+        raise BadInput(f"'{field}' is a path of more than {_PATH_BYTES} bytes", param=field)
     if any(len(part.encode()) > _NAME_BYTES for part in PurePosixPath(path).parts):
         raise BadInput(f"'{field}': '{_shown(path)}' has a name of more than {_NAME_BYTES} bytes", param=field)
     roots = [os.path.realpath(home / folder) for folder in OUTPUTS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from math import floor
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ KIND = "index_tts"
 INDEX_TTS = "index-tts2"
 # As the model's own `normalize_emo_vec` has it: the rest stays the speaker's own manner.
 MOST_EMOTION = 0.8
+# Of weights, ten thousandths count; one that is a whole number of them may be a hair below it as a float.
+PARTS, SLACK = 10_000, 1e-6
 # The names of the fields that say how to feel, by the one that wins; an earlier one discards those behind it.
 _SOURCES = {
     "use_emo_text": {"use_emo_text", "emo_text", "emo_alpha"},
@@ -115,7 +118,7 @@ class IndexTts:
         )
         plan = await self._planner.plan(wanted)
         problems = [speaker.problem]
-        if manner is not None and request.source == "emo_audio_prompt":
+        if manner is not None and request.source == "emo_audio_prompt" and "emotion_reference" not in plan.unused:
             problems.append(manner.problem)
         return PlannedTask(
             plan=plan,
@@ -141,7 +144,7 @@ class IndexTts:
     async def _delivery(self, request: TaskRequest, manner: Recording | None) -> Delivery | None:
         match request.source:
             case "use_emo_text":
-                name = "emo_text" if request.emo_text else "text"
+                name = "emo_text" if request.emo_text and request.emo_text.strip() else "text"
                 text, most = getattr(request, name), self._settings.max_input_characters
                 if len(text) > most:
                     raise BadInput(f"'{name}' has {len(text)} characters, allowed are {most}", param=name)
@@ -167,7 +170,8 @@ def _scaled(weights: tuple[float, ...], share: float) -> tuple[float, ...]:
     most = max(1.0, *weights)
     small = [weight / most for weight in weights]
     factor = share * MOST_EMOTION / max(MOST_EMOTION, sum(small))
-    return tuple(weight * factor for weight in small)
+    # As upstream cuts them, and as they are told: who sends them back gets the same sound.
+    return tuple(floor(weight * factor * PARTS + SLACK) / PARTS for weight in small)
 
 
 def _emotion(plan: Plan) -> dict[str, float]:
@@ -175,7 +179,7 @@ def _emotion(plan: Plan) -> dict[str, float]:
     if "emotion" not in registry.manifest(plan.model).directable:
         return {}
     weights = zip(EMOTIONS, plan.tasks[0].delivery.emotion, strict=False)
-    return {name: shown for name, weight in weights if (shown := round(weight, 4))}
+    return {name: weight for name, weight in weights if weight > 0}
 
 
 def _unused(request: TaskRequest, plan: Plan) -> tuple[str, ...]:
@@ -184,6 +188,8 @@ def _unused(request: TaskRequest, plan: Plan) -> tuple[str, ...]:
     acts = {"use_emo_text": "emotion", "emo_vector": "emotion", "emo_audio_prompt": "emotion_reference"}
     heard = _SOURCES[source] if source is not None and acts[source] not in plan.unused else set()
     felt = set().union(*_SOURCES.values()) - heard
+    if source is not None and request.emo_alpha == 0:
+        felt |= _SOURCES[source] - {"emo_alpha"}
     if not request.use_emo_text:
         felt -= {"use_emo_text"}
     if not any(request.emo_vector):

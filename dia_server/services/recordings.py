@@ -62,11 +62,14 @@ class Recordings:
             return await asyncio.to_thread(self._sent, given, field)
         if "/" in given:
             return await asyncio.to_thread(self._file, given, field)
-        reference = await self._references.of_prompt(given)
+        there = self._voices.list()
+        # A voice over the prompt of the same name is that prompt, with a transcript and a style besides.
+        is_also_voice = given in there and there[given].audio_prompt == given
+        reference = None if is_also_voice else await self._references.of_prompt(given)
         if reference is not None:
             return Recording(given, reference)
         try:
-            voice_id, _ = find_voice(given, field=field, there=self._voices.list(), settings=self._settings)
+            voice_id, _ = find_voice(given, field=field, there=there, settings=self._settings)
         except VoiceNotFound:
             folders = ", ".join(f"{folder}/" for folder in INPUTS)
             raise BadInput(
@@ -124,11 +127,11 @@ _NOTHING = Reference(path="", sha256="", transcript="nothing")
 
 def is_data_uri(given: str) -> bool:
     """Whether a recording was sent along."""
-    return given[:5].lower() == "data:"
+    return given.lstrip()[:5].lower() == "data:"
 
 
 def _decoded(uri: str, most_bytes: int, field: str) -> bytes:
-    head, comma, text = uri.partition(",")
+    head, comma, text = uri.strip().partition(",")
     # As programs wrap it that write it for mail.
     text = "".join(text.split())
     if not comma or not head.lower().endswith(";base64"):

@@ -42,6 +42,8 @@ def read_sound(path: Path, sample_rate: int) -> Samples:
         raise BadSound(f"the file is no wav file ({type(error).__name__}: {error})") from None
     if rate != sample_rate:
         raise BadSound(f"the file has {rate} Hz, and {sample_rate} Hz were promised")
+    if not samples.size:
+        raise BadSound("the file has no samples")
     middle, reach = SCALES[samples.dtype.name]
     floats = (samples.astype(np.float32) - np.float32(middle)) / np.float32(reach)
     mono: Samples = np.nan_to_num(floats.reshape(len(floats), -1).mean(axis=1, dtype=np.float32))
