@@ -96,7 +96,7 @@ def say_all(order):
 
 
 def refuse(order):
-    raise ValueError("it is rude to say so")
+    raise ValueError("it is\x1brude\n to say so")
 
 
 DEEDS = {

@@ -168,7 +168,9 @@ class ProgramEngine(Sequential):
 
     def _outcome(self, order: Order, said: Said) -> list[Event]:
         if not said.ok:
-            reason = said.error or "it gave no reason"
+            # It reaches terminals too.
+            words = "".join(letter if letter.isprintable() else " " for letter in said.error or "")
+            reason = " ".join(words.split()) or "it gave no reason"
             return [Failed(f"The model failed: {reason[:MAX_ERROR_CHARACTERS]}", is_input_wrong=said.is_input_wrong)]
         try:
             samples = read_sound(Path(order.output), self._sample_rate)
