@@ -145,16 +145,17 @@ async def test_no_job_is_claimed_twice(world: World, database_url: str, tmp_path
 
 async def test_the_processes_that_are_there_are_known(world: World) -> None:
     ann, ben = world.presence("ann", 2, 1), world.presence("ben", 3, 2)
-    async with ann.announced(), ben.announced():
-        await ben.sign_on(machine_id())  # it has been killed, and started again
-        await ben.stay()
-        assert await ann.others() == {"ben": (3, 2)}
-        await world.lose_sight()
-        assert await ann.others() == {}
-        await world.lose_sight(FORGOTTEN_SECONDS)
-        await world.presence("cleo", 1, 0).sign_on(machine_id())
-        names = await world.database.read(select(runners.c.name))
-        assert [row.name for row in names] == ["cleo"]
+    await ann.sign_on(machine_id())
+    for _ in range(2):  # it has been killed, and started again
+        await ben.sign_on(machine_id())
+    await ben.stay()
+    assert await ann.others() == {"ben": (3, 2)}
+    await world.lose_sight()
+    assert await ann.others() == {}
+    await world.lose_sight(FORGOTTEN_SECONDS)
+    await world.presence("cleo", 1, 0).sign_on(machine_id())
+    names = await world.database.read(select(runners.c.name))
+    assert [row.name for row in names] == ["cleo"]
     async with ben.announced():
         pass
     assert await ann.others() == {"cleo": (0, 0)}
