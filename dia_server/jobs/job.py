@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
@@ -84,7 +83,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Which jobs to claim: those of some kinds, and of these models, or of all others."""
 
     kinds: tuple[str, ...]
-    models: AbstractSet[str] = frozenset()
+    models: frozenset[str] = frozenset()
     others: bool = False
 
     def has(self, lease: Lease) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, case, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, not_, or_, select, update
 
 from dia_server.database.database import Database
 from dia_server.database.tables import database_time, jobs
@@ -32,7 +33,7 @@ class Leases:
 
     async def has_waiting(self, wanted: Wanted) -> bool:
         """Whether there is something to claim."""
-        return bool(await self._database.read(select(jobs.c.number).where(_waits(wanted)).limit(1)))
+        return bool(await self._database.read(_one(wanted)))
 
     async def claim(self, wanted: Wanted, most: int) -> list[Lease]:
         """Take the oldest waiting jobs, as many as there are and no more than `most`."""
@@ -168,6 +169,12 @@ class Leases:
 
     def _lease_end(self) -> ColumnElement[float]:
         return database_time() + self._settings.job_lease_seconds
+
+
+@lru_cache(maxsize=64)
+def _one(wanted: Wanted) -> Select[int]:
+    """Asked several times a second, and building it takes as long as running it."""
+    return select(jobs.c.number).where(_waits(wanted)).limit(1)
 
 
 def _waits(wanted: Wanted) -> ColumnElement[bool]:

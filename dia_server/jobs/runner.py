@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from dia_server.settings import Settings
 
 # Between looks for work that another process accepted; at the leases, which notice a cancellation; and at those of lost
 # runners.
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 KEEP_SECONDS = 1.0
 OTHERS_SECONDS = 5.0
 # After the database or the disk failed.
@@ -66,7 +65,7 @@ class Runner:
         settings: Settings,
         folder: Path,
         slots: Callable[[], int],
-        on_need: Callable[[], Mapping[AbstractSet[str], int]] = dict,
+        on_need: Callable[[], Mapping[frozenset[str], int]] = dict,
     ) -> None:
         """`folder` gets the files; `slots` tells how many tasks can run at once.
 
@@ -131,15 +130,20 @@ class Runner:
         while True:
             self._woken.clear()
             try:
-                claimed = await self._claim()
+                if not await self._claim():
+                    await self._until_something_waits()
             except (Unavailable, StorageFull) as error:
                 self._note_outage(error)
-                claimed = 0
             except Exception:
                 log.exception("jobs can't be claimed")
-                claimed = 0
-            if not claimed:
                 await wait_for_event(self._woken, LOOK_SECONDS)
+
+    async def _until_something_waits(self) -> None:
+        """One look for all lanes, since most of the time there is nothing."""
+        anything, found = Wanted(kinds=tuple(self._handlers), others=True), False
+        while not found:
+            await wait_for_event(self._woken, LOOK_SECONDS)
+            found = self._woken.is_set() or (not self._is_resting() and await self._leases.has_waiting(anything))
 
     async def _claim(self) -> int:
         """Claim what there are workers for; returns how many jobs that were."""
@@ -156,13 +160,16 @@ class Runner:
     async def _claim_some(self, wanted: Wanted, most: int) -> int:
         # What is only to be written down takes no slot any more.
         room = most - sum(share < 1 for lease, share in self._progress.items() if wanted.has(lease))
-        if room <= 0 or monotonic() < self._resting_until or not await self._leases.has_waiting(wanted):
+        if room <= 0 or self._is_resting() or not await self._leases.has_waiting(wanted):
             return 0
         leases = await self._leases.claim(wanted, room)
         for lease in leases:
             self._progress[lease] = 0.0
             self._running[lease] = asyncio.create_task(self._run(lease), name=f"job {lease.id}")
         return len(leases)
+
+    def _is_resting(self) -> bool:
+        return monotonic() < self._resting_until
 
     def _ahead(self) -> int:
         """How many jobs to claim beyond what there are slots for: those that would begin while others are claimed.

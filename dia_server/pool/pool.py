@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Literal
@@ -174,7 +173,7 @@ class Pool:
         """How many tasks the workers that are not only started on need can run at once."""
         return sum(_slots(place) for place in self.standing if place.state == "up" and place.models)
 
-    def on_need(self) -> dict[AbstractSet[str], int]:
+    def on_need(self) -> dict[frozenset[str], int]:
         """The speaking models of each lane that is started on need, and how many of their tasks it can run at once."""
         speaking = registry.speaking()
         lanes = [lane for lane in self.lanes.values() if lane.config.idle_timeout is not None]
