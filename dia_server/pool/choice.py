@@ -36,7 +36,9 @@ class Choice(msgspec.Struct, frozen=True):
             return lane
         first = self.applied(settings).engine
         if first not in lane.models:
-            first = min(lane.models, key=lambda name: bool(registry.obstacle(name, settings.models)))
+            # One look is enough where the first one can be loaded: each may import what finds weights.
+            found = (name for name in lane.models if not registry.obstacle(name, settings.models))
+            first = next(found, lane.models[0])
         return msgspec.structs.replace(lane, models=(first, *(name for name in lane.models if name != first)))
 
 
