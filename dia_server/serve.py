@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 import threading
@@ -109,6 +110,7 @@ def _listen_and_serve(settings: Settings, sources: Sources, home: Path, name: st
 async def _serve(
     settings: Settings, sources: Sources, home: Path, name: str, listener: socket.socket, stopped: threading.Event
 ) -> None:
+    gc.disable()
     async with AsyncExitStack() as running:
         pool = await running.enter_async_context(running_pool(settings))
         # The web framework and the database's library take most of a second to import, in which the workers already
@@ -133,6 +135,9 @@ async def _serve(
         )
         key = "-H 'Authorization: Bearer <one of api_keys>' " if settings.api_keys else ""
         banner = BANNER.format(version=__version__, url=_url(listener), key=key)
+        # What is there by now stays: looking for garbage in it would take time now, and hold up requests later.
+        gc.freeze()
+        gc.enable()
         if not stopped.is_set():
             await DrainingServer(config, pool, settings, banner).serve(sockets=[listener])
 
