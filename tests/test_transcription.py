@@ -24,9 +24,11 @@ import psutil
 import pytest
 
 from conftest import Server, make_home, running_server, wait_until
+from dia_server.models.stepped import Stepped
 from dia_server.models.whisper.weights import BUNDLED, file_of
 from dia_server.services.captions import Caption, srt, vtt
 from dia_server.settings import WhisperSize
+from dia_server.tasks import Done, Failed, Transcribe
 from sound import words
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
@@ -105,6 +107,16 @@ def test_what_a_drain_breaks_off_is_told_so(tmp_path: Path) -> None:
         assert answer.result().json()["error"]["code"] == "draining"
         assert server.process.wait(timeout=30) == 0
         assert "Traceback" not in server.log()
+
+
+def test_a_recording_that_went_with_its_listener_is_no_error_of_the_servers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Stepped(lambda task, _: Done(value=Path(task.path).read_text()), "none")
+    engine.admit(1, Transcribe(path=str(tmp_path / "gone.wav"), size=BUNDLED))
+    assert list(engine.step()) == [(1, Failed("A file that the task needs is not there"))]
+    assert "gone.wav is not there" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_verbose_answers_have_segments_and_words_where_they_are_heard(listening: Server, client: openai.OpenAI) -> None:

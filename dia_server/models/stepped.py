@@ -87,6 +87,10 @@ class Stepped:
             ending = self._work(task, attempt.tick)
         except CancelledWork:
             pass
+        except FileNotFoundError as error:
+            # A task's file goes with whoever asked, perhaps before the order to cancel is heard.
+            log.warning("a task failed: %s is not there", error.filename)
+            ending = Failed(message="A file that the task needs is not there")
         except Exception:  # whatever a model raises must end its own task only
             log.exception("a task failed")
             ending = Failed(message="The model failed on this input; the server's log says why")
