@@ -54,6 +54,8 @@ NOISE_VOICES = {
 
 # The weights that need no network, and they are loaded for tests of them alone.
 QUIET = {"whisper_model_size": "tiny.en", "auto_discover_prompts": False, "auto_transcribe": False}
+# Each process that speaks takes a second of a processor to start.
+ONE_WORKER = {"lanes": {"speech": {"processes": 1}}}
 AUTOMATIC = {"auto_discover_prompts": True, "auto_transcribe": True}
 needs_whisper = pytest.mark.skipif(find_spec("whisper") is None, reason="Whisper is an extra, and not installed here")
 needs_dia = pytest.mark.skipif(find_spec("transformers") is None, reason="Dia is an extra, and not installed here")
@@ -134,18 +136,18 @@ def wait_until(condition: Any, seconds: float = START_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def make_home(home: Path, settings: Mapping[str, Any] | None = None) -> Path:
-    """A home with the starter voices, and noise in several manners."""
+    """A home with the starter voices, noise in several manners, and one worker that speaks."""
     from dia_server.voices.store import install_starters
 
     home.mkdir(parents=True, exist_ok=True)
     install_starters(home / "voices")
     for name, options in NOISE_VOICES.items():
         (home / "voices" / f"{name}.yaml").write_text(yaml.safe_dump({"models": {"noise": options}}), encoding="utf-8")
-    (home / "config.yaml").write_text(yaml.safe_dump({**QUIET, **(settings or {})}), encoding="utf-8")
+    (home / "config.yaml").write_text(yaml.safe_dump({**QUIET, **ONE_WORKER, **(settings or {})}), encoding="utf-8")
     return home
 
 
@@ -181,7 +183,8 @@ def _own_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server that most tests share, with the default settings."""
-    with running_server(make_home(tmp_path_factory.mktemp("home"))) as running:
+    lanes = {"speech": {"processes": 2}}
+    with running_server(make_home(tmp_path_factory.mktemp("home"), {"lanes": lanes})) as running:
         running.wait_until_ready()
         yield running
 

@@ -25,10 +25,6 @@ def folders(tiny: Tiny, **setup: Any) -> dict[str, Any]:
     return {"engine": "dia", "models": {"dia": {"weights": str(model), "codec": str(codec), **setup}}}
 
 
-def one_worker(**settings: Any) -> dict[str, Any]:
-    return {"lanes": {"speech": {"processes": 1}}, **settings}
-
-
 def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dia_server", *arguments, "--home", str(home)]
     variables = os.environ | {"COLUMNS": "1000"} | environment

@@ -13,7 +13,7 @@ import yaml
 from conftest import make_home, needs_dia, running_server
 from dia_server.models import hub
 from dia_server.models.protocol import Repository
-from dia_setup import CODEC, HELLO, WEIGHTS, Tiny, cut_off, folders, one_worker, run
+from dia_setup import CODEC, HELLO, WEIGHTS, Tiny, cut_off, folders, run
 from hub import COMMIT, Hub, running_hub
 
 pytestmark = needs_dia
@@ -30,7 +30,7 @@ def pull(home: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_pull_shows_licences_fetches_what_is_needed_and_records_commits(hub_here: Hub, tmp_path: Path) -> None:
-    home = make_home(tmp_path, one_worker(engine="dia"))
+    home = make_home(tmp_path, {"engine": "dia"})
     with (home / "config.yaml").open("a") as file:
         file.write("models:\n  dia:\n    slots: 2  # enough\n")
     pulled = pull(home, hub_here.url)

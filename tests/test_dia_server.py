@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 from openai import OpenAI
 
 from conftest import Server, make_home, needs_dia, running_server, wait_until
@@ -149,11 +150,10 @@ def test_two_voices_with_recordings_speak_to_each_other(home: Path, speaking: Se
 
 def test_after_a_restart_a_seed_has_the_same_bytes(home: Path, speaking: Server, dialogue: bytes) -> None:
     del speaking  # it has its own database and port; the home's cache is what both share
-    other = home.parent / "again"
-    make_home(other)
-    (other / "config.yaml").write_bytes((home / "config.yaml").read_bytes())
-    with running_server(other) as server:
-        server.wait_until_ready(count=1)
+    settings = yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8"))
+    settings["lanes"]["speech"]["processes"] = 1
+    with running_server(make_home(home.parent / "again", settings)) as server:
+        server.wait_until_ready()
         assert server.speak(DIALOGUE, seed=7, response_format="pcm").content == dialogue
 
 

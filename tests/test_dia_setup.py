@@ -19,7 +19,7 @@ from dia_server.models.dia import DiaSetup
 from dia_server.models.dia.memory import GRAPHS, RESERVE, need_of
 from dia_server.models.memory import Need, grant, granted, measure
 from dia_server.services.model_names import check_models
-from dia_setup import HELLO, WEIGHTS, Tiny, folders, load, one_worker, run, state
+from dia_setup import HELLO, WEIGHTS, Tiny, folders, load, run, state
 
 pytestmark = needs_dia
 
@@ -28,7 +28,7 @@ GB = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def speaking(tiny_dia: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = make_home(tmp_path_factory.mktemp("dia"), one_worker(**folders(tiny_dia, slots=4)))
+    home = make_home(tmp_path_factory.mktemp("dia"), folders(tiny_dia, slots=4))
     with running_server(home) as server:
         server.wait_until_ready()
         yield server
@@ -69,7 +69,7 @@ def test_by_itself_the_embedded_model_speaks_and_health_says_why(server: Server)
 
 
 def test_without_weights_the_next_step_is_named(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path / "home", one_worker(engine="dia"))) as server:
+    with running_server(make_home(tmp_path / "home", {"engine": "dia"})) as server:
         wait_until(lambda: server.workers()[0]["state"] == "up")
         assert server.get("/health").json()["status"] == "degraded"
         answer = server.speak(HELLO)
@@ -153,7 +153,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_no_reason_for_the_processor(
 
 
 def test_doctor_tells_of_more_slots_than_there_could_be(tiny_dia: Tiny, tmp_path: Path) -> None:
-    told = run(make_home(tmp_path, one_worker(**folders(tiny_dia, slots=100_000))), "doctor", CUDA_VISIBLE_DEVICES="")
+    told = run(make_home(tmp_path, folders(tiny_dia, slots=100_000)), "doctor", CUDA_VISIBLE_DEVICES="")
     assert told.returncode == 1
     words = r"with 100000 slots needs .*set `slots` under `models: dia:` to \d+"
     assert re.search(f"!! +│ model dia +│ .*{words}", told.stdout)

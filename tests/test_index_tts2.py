@@ -139,7 +139,7 @@ def test_its_own_options_reach_it(adapter: Adapter) -> None:
 
 
 def test_it_beats_while_its_network_computes(adapter: Adapter) -> None:
-    adapter.engine.admit(1, Speak(model="index-tts2", text="Hello.", seed=1, references={"S1": adapter.voice}))
+    adapter.engine.admit(1, Speak(model="index-tts2", text="A slow one.", seed=1, references={"S1": adapter.voice}))
     beats = 0
     while not adapter.engine.step():
         beats += 1

@@ -24,6 +24,7 @@ from dia_server.errors import (
     StorageFull,
     WorkersDie,
 )
+from dia_server.jobs import leases as leases_module
 from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, Lease, NewJob
 from dia_server.jobs.leases import Leases
@@ -33,6 +34,12 @@ from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
 
 SETTINGS = Settings(job_max_attempts=2)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases_module, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(runner_module, "REST_SECONDS", 0.2)
 
 
 class Scripted:
@@ -247,7 +254,7 @@ async def test_a_deleted_job_leaves_no_file(database: Database, tmp_path: Path, 
         if isinstance(handler, Writing):
             handler.may_write.set()
             async with asyncio.timeout(20):
-                while not handler.has_written.is_set():
+                while not handler.has_written.is_set() or list(results.folder.iterdir()):
                     await asyncio.sleep(0.02)
     assert await database.read(select(jobs)) == []
     assert list(results.folder.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ CHECKS = (
 )
 
 
-def run_schemathesis(home: Path, settings: dict[str, Any], headers: dict[str, str], examples: int) -> None:
+# What leads from one route to another goes first, since the others also send DELETE to all lists.
+PHASES = ("stateful", "examples,coverage,fuzzing")
+
+
+def run_schemathesis(
+    home: Path, settings: dict[str, Any], headers: dict[str, str], examples: int, phases: Sequence[str] = PHASES
+) -> None:
     noise: dict[str, Any] = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
     noise |= {"voice_aliases": {"alloy": "static"}, "index_tts": {"model": "noise"}}
     file = make_home(home, {**noise, **settings}) / "config.yaml"
@@ -39,10 +46,9 @@ def run_schemathesis(home: Path, settings: dict[str, Any], headers: dict[str, st
             assert server.post("/generate?async_mode=true", body).status_code == 200
             task = {"text": "Hello.", "spk_audio_prompt": "examples/voice_01.wav", "seed": number}
             assert server.post("/tts", {"params": task}).status_code == 200
-        # What leads from one route to another goes first, since the others also send DELETE to all lists.
-        for phases in ("stateful", "examples,coverage,fuzzing"):
+        for phase in phases:
             command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json"]
-            command += ["--phases", phases, "--checks", ",".join(CHECKS), "--max-examples", str(examples)]
+            command += ["--phases", phase, "--checks", ",".join(CHECKS), "--max-examples", str(examples)]
             command += ["--seed", "1"]
             for name, value in headers.items():
                 command += ["--header", f"{name}: {value}"]
@@ -56,7 +62,9 @@ def test_routes_answer_as_documented(tmp_path: Path) -> None:
 
 
 def test_closed_routes_answer_as_documented(tmp_path: Path) -> None:
-    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, examples=3)
+    # Behind the keys lies the same; that all of it is closed is told by few requests.
+    phases = ("stateful", "examples,fuzzing")
+    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, 2, phases)
 
 
 @pytest.mark.soak

@@ -142,7 +142,7 @@ def check_clips(
     clips=st.integers(1, 5),
 )
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_clips_under_kills_equal_the_quiet_ones(
     runner: asyncio.Runner,

@@ -29,8 +29,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 STARTED = "from dia_server.cli import main; print('started', flush=True); main()"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after", [0.1, 0.4, 0.7, 1.0])
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [(signal.SIGINT, 0.1), (signal.SIGTERM, 0.4), (signal.SIGINT, 0.7), (signal.SIGTERM, 1.0)],
+)
 def test_a_signal_at_start_ends_the_server_and_its_workers(
     tmp_path: Path, number: signal.Signals, after: float
 ) -> None:

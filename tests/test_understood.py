@@ -40,7 +40,8 @@ def error_rate(whisper: WhisperModel, text: str, answer: httpx.Response, audio_f
     """The share of the text's words that Whisper heard wrongly."""
     assert answer.status_code == 200
     samples, rate = sound.decode(answer.content, audio_format)
-    heard, _ = whisper.transcribe(soxr.resample(samples, rate, WHISPER_RATE).astype(np.float32), language="en")
+    resampled = soxr.resample(samples, rate, WHISPER_RATE).astype(np.float32)
+    heard, _ = whisper.transcribe(resampled, language="en", beam_size=1)
     return float(jiwer.wer(words(text), words(" ".join(segment.text for segment in heard))))
 
 

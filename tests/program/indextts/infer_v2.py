@@ -45,5 +45,5 @@ class IndexTTS2:
         if "CUDA" in text:
             raise RuntimeError("CUDA out of memory")
         self.gr_progress(0.1, desc="text processing...")
-        speaking.speak(self.gpt, output_path)
+        speaking.speak(self.gpt, text, output_path)
         return output_path

@@ -42,5 +42,5 @@ class IndexTTS2:
         **generation_kwargs,
     ):
         speaking.note(**{name: value for name, value in locals().items() if name != "self"})
-        speaking.speak(self.gpt, output_path)
+        speaking.speak(self.gpt, text, output_path)
         return output_path

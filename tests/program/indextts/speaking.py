@@ -17,9 +17,9 @@ def note(**fields):
         file.write(json.dumps(fields) + "\n")
 
 
-def speak(network, path):
-    """A second of noise; the network computes for longer than a beat takes."""
-    for _ in range(12):
+def speak(network, text, path):
+    """A second of noise; of a slow text, the network computes for longer than a beat takes."""
+    for _ in range(12 if "slow" in text else 1):
         time.sleep(0.1)
         network(torch.zeros(1, 2))
     drawn = torch.rand(22_050).numpy() + np.random.rand(22_050) + random.random()
