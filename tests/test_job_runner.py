@@ -39,7 +39,6 @@ SETTINGS = Settings(job_max_attempts=2)
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(runner_module, "REST_SECONDS", 0.2)
 
 
 class Scripted:
