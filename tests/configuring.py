@@ -10,8 +10,6 @@ import yaml
 
 from conftest import Server
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
-
 
 def put(server: Server, path: str = "/config", **values: Any) -> httpx.Response:
     return httpx.put(server.url + path, json=values, timeout=60)

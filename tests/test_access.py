@@ -17,7 +17,7 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from browser import BlockedError, Page
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import NOISE, SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.app import create_routes
 from dia_server.config_file import Sources, load_settings
 from dia_server.core import running_core
@@ -26,7 +26,6 @@ from dia_server.pool.pool import Pool
 from dia_server.settings import Settings
 
 KEYS = ["sk-first-0123456789", "sk-second-9876543210"]
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
 
 OPEN = {"/", "/health", "/v1/health"}
 READING = {"GET", "HEAD", "OPTIONS"}

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
+from conftest import NOISE, SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
 
 KILLS = {
     "crash_loop_deaths": 1000,
@@ -171,7 +171,7 @@ def test_slow_readers_hold_no_slot_and_little_memory(sturdy: Server) -> None:
 
 
 def test_a_terminated_server_ends_its_work_and_takes_no_more(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path)) as server:
+    with running_server(make_home(tmp_path, NOISE)) as server:
         server.wait_until_ready()
         # More than the sockets hold, so that it goes on until it is read.
         fields = {"input": SENTENCE * 90, "voice": "static", "model": "noise", "response_format": "pcm", "seed": 1}
@@ -191,7 +191,7 @@ def test_a_terminated_server_ends_its_work_and_takes_no_more(tmp_path: Path) -> 
 
 
 def test_workers_die_with_their_server(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path)) as server:
+    with running_server(make_home(tmp_path, NOISE)) as server:
         server.wait_until_ready()
         workers = [psutil.Process(worker["pid"]) for worker in server.workers()]
         server.process.kill()

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import settings_reference
-from configuring import NOISE, file_of, in_file, put
-from conftest import Server, make_home, running_server, wait_until
+from configuring import file_of, in_file, put
+from conftest import NOISE, Server, make_home, running_server, wait_until
 from dia_server.config_file import Sources, load_settings
 from dia_server.errors import BadInput, Conflict
 from dia_server.services.configuration import Configuration

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from configuring import NOISE, file_of, in_file, put
-from conftest import Server, make_home, running_server, wait_until
+from configuring import file_of, in_file, put
+from conftest import NOISE, Server, make_home, running_server, wait_until
 from dia_server.config_file import load_settings
 from dia_server.settings import RESTART, SECRETS, Settings
 from recordings import voice_like, wav

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import START_SECONDS, Server, make_home, running_server
+from conftest import NOISE, START_SECONDS, Server, make_home, running_server
 from dia_server.audio.wav import read_info
 from dia_server.home import ABANDONED_SECONDS, open_home
 from dia_server.settings import Settings
@@ -23,7 +23,6 @@ from dia_server.voices.prompts import SAMPLE_RATE, PromptStore
 from dia_server.voices.store import VoiceStore
 from recordings import voice_like, wav
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
 # Each recording has a length and a transcript of its own, each state of the voice a seed and a transcript.
 RECORDINGS = [wav(voice_like(2 + number, seed=number)) for number in range(3)]
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import NOISE, SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.database.database import open_database
 from dia_server.settings import Settings
 from postgres import Postgres
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "database_timeout": 1.0}
+SETTINGS = {**NOISE, "database_timeout": 1.0}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
 HOME_BYTES = 10_000_000
 
@@ -80,7 +80,7 @@ def full_disk(home: Path) -> Iterator[None]:
 
 
 def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
-    with running_server(make_home(small_home, NOISE)) as server:
+    with running_server(make_home(small_home, SETTINGS)) as server:
         server.wait_until_ready()
         before = [submit(server) for _ in range(3)]
         wait_until(lambda: completed(server) == 3)
@@ -106,7 +106,7 @@ def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
 
 
 def test_a_full_disk_for_copies_leaves_no_files(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", NOISE)
+    home = make_home(tmp_path / "home", SETTINGS)
     # One page, which is less than any clip.
     with small_disk(home / "outputs", 4_096), running_server(home) as server:
         server.wait_until_ready()
@@ -118,7 +118,7 @@ def test_a_full_disk_for_copies_leaves_no_files(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE)) as server:
+    with running_server(make_home(tmp_path, SETTINGS)) as server:
         server.wait_until_ready()
         first = submit(server, voice_id="slow")
         wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "processing")
@@ -149,7 +149,7 @@ def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None
 
 def test_a_postgresql_that_is_away_refuses_jobs_and_nothing_else(tmp_path: Path, postgres: Postgres) -> None:
     settings = {"database_url": postgres.new_database(), "job_lease_seconds": 3}
-    with running_server(make_home(tmp_path, NOISE | settings)) as server:
+    with running_server(make_home(tmp_path, SETTINGS | settings)) as server:
         server.wait_until_ready()
         running = submit(server, voice_id="slow")
         waiting = [submit(server, seed=number) for number in range(5)]
@@ -194,7 +194,7 @@ async def test_the_url_may_say_what_postgresql_takes_there(tmp_path: Path, postg
     ],
 )
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str, message: str) -> None:
-    make_home(tmp_path, NOISE | {"database_url": url})
+    make_home(tmp_path, SETTINGS | {"database_url": url})
     found = subprocess.run(
         [sys.executable, "-m", "dia_server", "worker", "--home", str(tmp_path)],
         capture_output=True,

@@ -13,13 +13,12 @@ import httpx
 import pytest
 
 import index_tts
-from conftest import START_SECONDS, make_home, running_server, wait_until
+from conftest import NOISE, START_SECONDS, make_home, running_server, wait_until
 from fleet import Address, Fleet, free_port
 from postgres import Postgres
 
-NOISE = {
-    "engine": "noise",
-    "lanes": {"speech": {"models": ["noise"], "processes": 1}},
+SETTINGS = {
+    **NOISE,
     "run_jobs_in_server": False,
     "job_lease_seconds": 3,
 }
@@ -32,7 +31,7 @@ TASK = {"text": TEXT, "spk_audio_prompt": "static", "model": "noise"}
 @contextmanager
 def fleet_with_server(home: Path, **settings: Any) -> Iterator[tuple[Fleet, Address]]:
     """A server that accepts jobs and runs none."""
-    make_home(home, NOISE | settings)
+    make_home(home, SETTINGS | settings)
     with Fleet(home) as fleet:
         server = Address(home, free_port())
         fleet.start("server", "serve", "--port", server.url.rpartition(":")[2])
@@ -154,7 +153,7 @@ def test_a_home_with_postgresql_may_have_several(tmp_path: Path, postgres: Postg
 
 
 def test_postgresql_is_not_asked_for_what_it_cannot_hold(tmp_path: Path, postgres: Postgres) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"database_url": postgres.new_database()})) as server:
+    with running_server(make_home(tmp_path, SETTINGS | {"database_url": postgres.new_database()})) as server:
         for path in ("/jobs/%00", "/jobs/%00/result", "/jobs?voice_id=%00", "/logs/%00", "/logs?voice=%00"):
             answer = server.get(path)
             assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
@@ -162,7 +161,7 @@ def test_postgresql_is_not_asked_for_what_it_cannot_hold(tmp_path: Path, postgre
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker",)])
 def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str, ...]) -> None:
-    make_home(tmp_path, NOISE)
+    make_home(tmp_path, SETTINGS)
     with running_server(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / "dia-server.db")) as database:
@@ -176,7 +175,7 @@ def test_sqlite_is_refused_to_another_machine(tmp_path: Path, command: tuple[str
 
 
 def test_one_postgresql_is_refused_to_another_home(tmp_path: Path, postgres: Postgres) -> None:
-    settings = NOISE | {"database_url": postgres.new_database()}
+    settings = SETTINGS | {"database_url": postgres.new_database()}
     with running_server(make_home(tmp_path / "one", settings)), Fleet(make_home(tmp_path / "two", settings)) as fleet:
         fleet.start("there", "worker")
         assert fleet.processes["there"].wait(timeout=START_SECONDS) == 1

@@ -16,12 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
+from conftest import NOISE, SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
 from dia_server.audio.encode import FORMATS
 
-NOISE = {
-    "engine": "noise",
-    "lanes": {"speech": {"models": ["noise"], "processes": 1}},
+SETTINGS = {
+    **NOISE,
     "voice_aliases": {},
     "max_audio_seconds": 60,
     "segment_characters": 100,
@@ -34,7 +33,7 @@ CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
 
 def jobs_home(home: Path, **settings: Any) -> Path:
     """A home with a voice besides that takes a tenth of the time that it speaks."""
-    make_home(home, NOISE | settings)
+    make_home(home, SETTINGS | settings)
     brisk = {"models": {"noise": {"event_samples": 22_050, "event_seconds": 0.05}}}
     (home / "voices" / "brisk.yaml").write_text(json.dumps(brisk), encoding="utf-8")
     return home

@@ -14,16 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import NOISE, SENTENCE, Server, make_home, running_server, wait_until
 from contract import configured
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}, "debug_mode": True}
+SETTINGS = {**NOISE, "debug_mode": True}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
 
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(make_home(tmp_path_factory.mktemp("noisy"), NOISE)) as running:
+    with running_server(make_home(tmp_path_factory.mktemp("noisy"), SETTINGS)) as running:
         running.wait_until_ready()
         yield running
 
@@ -109,7 +109,7 @@ def test_jobs_are_logged_under_their_ids(server: Server) -> None:
 
 
 def test_old_clips_go_and_what_others_put_there_stays(tmp_path: Path) -> None:
-    home = make_home(tmp_path, NOISE | {"save_outputs": True})
+    home = make_home(tmp_path, SETTINGS | {"save_outputs": True})
     with running_server(home) as server:
         old, replaced, new = [server.get(f"/logs/{generation(server)}").json() for _ in range(3)]
     own = home / "outputs" / "own.wav"
@@ -131,7 +131,7 @@ def test_old_clips_go_and_what_others_put_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_clip_is_delivered_even_if_it_cannot_be_saved(tmp_path: Path) -> None:
-    home = make_home(tmp_path, NOISE | {"save_outputs": True})
+    home = make_home(tmp_path, SETTINGS | {"save_outputs": True})
     (home / "outputs").write_text("a file where the folder should be")
     with running_server(home) as server:
         entry = server.get(f"/logs/{generation(server)}").json()
@@ -155,7 +155,7 @@ def test_what_removes_all_takes_no_filter(server: Server) -> None:
 
 
 def test_a_refused_delete_removes_no_file(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"save_outputs": True, "database_timeout": 1.0})) as server:
+    with running_server(make_home(tmp_path, SETTINGS | {"save_outputs": True, "database_timeout": 1.0})) as server:
         generation(server)
         job = server.post("/generate?async_mode=true", CALL).json()["job_id"]
         wait_until(lambda: server.get(f"/jobs/{job}").json()["status"] == "completed")

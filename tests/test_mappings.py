@@ -16,14 +16,13 @@ from litestar import asgi
 from litestar.testing import create_test_client
 from litestar.types import Receive, Scope, Send
 
-from conftest import Server, make_home, running_server
+from conftest import NOISE, Server, make_home, running_server
 from dia_server.api.errors import on_storage
 from dia_server.audio.encode import wav_header
 from dia_server.voices.store import MAX_FILE_BYTES
 from dia_server.voices.text import Voice, parse_voice, write_voice
 from recordings import voice_like, wav
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
 BLANK = {
     "style": "neutral",
     "primary_speaker": "S1",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import Server, make_home, running_server, wait_until
+from conftest import NOISE, Server, make_home, running_server, wait_until
 
 QUEUE = 32
 BODY = json.dumps({"input": "Hello there.", "voice": "busy", "seed": 5, "response_format": "pcm"}).encode()
@@ -56,7 +56,7 @@ async def storm(server: Server, clients: int) -> tuple[list[tuple[int, dict[str,
 
 @pytest.mark.parametrize("clients", [500, pytest.param(2_000, marks=pytest.mark.soak)])
 def test_a_storm_of_clients(tmp_path: Path, clients: int) -> None:
-    settings = {"engine": "noise", "max_queue": QUEUE, "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
+    settings = {**NOISE, "max_queue": QUEUE}
     home = make_home(tmp_path, settings)
     # A tenth of a second or so per clip, so that the queue fills faster than it empties.
     busy = {"models": {"noise": {"event_samples": 4410, "event_seconds": 0.01}}}

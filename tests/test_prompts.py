@@ -15,7 +15,7 @@ import numpy as np
 import openai
 import pytest
 
-from conftest import Server, make_home, needs_whisper, running_server, wait_until
+from conftest import NOISE, Server, make_home, needs_whisper, running_server, wait_until
 from dia_server.audio.loudness import speech_level
 from dia_server.audio.recording import LEVEL_DB, clean
 from dia_server.errors import BadInput, Unavailable
@@ -28,7 +28,6 @@ from dia_server.voices.store import VoiceStore
 from recordings import LYING, RATE, encoded, voice_like, wav
 from sound import decode, mistakes, seconds
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the whole wide house hears it at all."
 
 

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import START_SECONDS, make_home, running_server, wait_until
+from conftest import NOISE, START_SECONDS, make_home, running_server, wait_until
 
 COMMAND = [sys.executable, "-m", "dia_server"]
 
@@ -59,7 +59,7 @@ def test_a_drained_server_exits_with_success(tmp_path: Path) -> None:
 
 
 def test_a_slow_reader_of_a_file_that_is_made_outlasts_the_drain(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path)) as server:
+    with running_server(make_home(tmp_path, NOISE)) as server:
         server.wait_until_ready()
         # 22 MB, more than the sockets hold.
         body = {"input": "Long texts have slow readers. " * 130, "voice": "static", "model": "noise", "seed": 1}
@@ -108,7 +108,7 @@ def test_of_two_servers_that_start_on_a_port_at_once_one_is_refused(tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     command = [*COMMAND, "serve", "--port", port, "--home"]
-    homes = [make_home(tmp_path / name) for name in ("one", "other")]
+    homes = [make_home(tmp_path / name, NOISE) for name in ("one", "other")]
     servers = [subprocess.Popen([*command, str(home)], stderr=subprocess.PIPE, text=True) for home in homes]
     wait_until(lambda: any(server.poll() is not None for server in servers))
     refused, running = sorted(servers, key=lambda server: server.poll() is None)
@@ -154,7 +154,7 @@ def test_settings_that_cannot_work_are_refused_at_start(
 
 
 def test_an_address_of_the_newer_protocol(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path), "--host", "::1") as server:
+    with running_server(make_home(tmp_path, NOISE), "--host", "::1") as server:
         assert server.url.startswith("http://localhost:")
         port = server.url.rpartition(":")[2]
         server.url = f"http://[::1]:{port}"

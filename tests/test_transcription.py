@@ -23,7 +23,7 @@ import openai
 import psutil
 import pytest
 
-from conftest import Server, make_home, running_server, wait_until
+from conftest import NOISE, Server, make_home, running_server, wait_until
 from dia_server.models.stepped import Stepped
 from dia_server.models.whisper.weights import BUNDLED, file_of
 from dia_server.services.captions import Caption, srt, vtt
@@ -99,7 +99,7 @@ def test_openais_client_streams(client: openai.OpenAI, spoken: bytes) -> None:
 
 
 def test_what_a_drain_breaks_off_is_told_so(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"drain_grace": 1.0})) as server, ThreadPoolExecutor(1) as pool:
+    with running_server(make_home(tmp_path, NOISE | {"drain_grace": 1.0})) as server, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, server, loud_file(240))
         wait_until(lambda: helper(server)["busy"] == 1)
         server.process.send_signal(signal.SIGTERM)
@@ -238,7 +238,7 @@ def test_what_is_no_sound_is_refused(listening: Server, sound: bytes) -> None:
 
 
 def test_too_much_of_a_file_is_refused(tmp_path: Path) -> None:
-    home = make_home(tmp_path, {"max_upload_bytes": 300_000, "max_transcription_seconds": 2})
+    home = make_home(tmp_path, NOISE | {"max_upload_bytes": 300_000, "max_transcription_seconds": 2})
     with running_server(home) as server:
         assert ask(server, loud_file(3.0)).status_code == 400
         too_large = ask(server, loud_file(4.0))

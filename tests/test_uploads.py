@@ -15,12 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Server, make_home, running_server, wait_until
+from conftest import NOISE, Server, make_home, running_server, wait_until
 from recordings import encoded, voice_like, wav
 from test_decoder import refusals
 from test_prompts import kept, upload
 
-NOISE = {"engine": "noise", "lanes": {"speech": {"models": ["noise"], "processes": 1}}}
 MOST_MEMORY = 200_000_000
 VOICE = voice_like(3)
 
