@@ -20,7 +20,7 @@ whisper: $(VENV)/.whisper ## add transcription by Whisper to what `make serve` s
 
 # They start hundreds of processes, each of which would compile everything anew where no bytecode may be kept.
 test: $(VENV)/.test ## run all tests, which ends with why some were skipped
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: ## run all tests, and tell what of dia_server they run; takes a fifth longer
 	@$(MAKE) --no-print-directory test ARGS="--cov $(ARGS)"

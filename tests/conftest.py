@@ -43,8 +43,6 @@ ssl.create_default_context = cache(ssl.create_default_context)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_SECONDS = 60
-# They share a server with Whisper, which takes long to start.
-LISTENERS = {"test_discovery.py", "test_prompts.py", "test_transcription.py"}
 STARTERS = ("skylark", "heron", "robin", "owl", "wren", "finch", "swan", "jay", "raven", "nightjar")
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
@@ -172,14 +170,6 @@ def running_server(home: Path, *arguments: str) -> Iterator[Server]:
             process.kill()
             process.wait()
         server.close()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes test, each takes whole files, and one all those of the listeners."""
-    for item in items:
-        name = "listeners" if item.path.name in LISTENERS else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)
