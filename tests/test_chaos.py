@@ -9,8 +9,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,6 @@ KILLS = {
     "beat_timeout": 1.0,
     "lanes": {"speech": {"models": ["hibari", "noise"], "processes": 3}},
 }
-REQUESTS = 40
 CLIENTS = 16
 MEGABYTE = 1 << 20
 
@@ -35,7 +35,7 @@ def body(number: int) -> dict[str, object]:
     return {"input": text, "voice": "skylark", "seed": number, "response_format": formats[number % 4]}
 
 
-async def ask_all(url: str, clients: int, requests: int = REQUESTS) -> list[bytes]:
+async def ask_all(url: str, clients: int, requests: int) -> list[bytes]:
     gate = asyncio.Semaphore(clients)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=clients)) as client:
 
@@ -77,32 +77,24 @@ def sturdy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def quiet(sturdy: Server) -> list[bytes]:
-    return asyncio.run(ask_all(sturdy.url, clients=2))
+def quiet(sturdy: Server) -> Callable[[int], list[bytes]]:
+    """Of so many requests, the bodies while nothing happens."""
+    return cache(lambda requests: asyncio.run(ask_all(sturdy.url, 2, requests)))
 
 
+@pytest.mark.parametrize("requests", [40, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(("number", "every"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 10.0)])
 def test_bodies_under_signals_equal_the_quiet_ones(
-    sturdy: Server, quiet: list[bytes], number: signal.Signals, every: float
+    sturdy: Server, quiet: Callable[[int], list[bytes]], number: signal.Signals, every: float, requests: int
 ) -> None:
+    expected = quiet(requests)
     before = sum(worker["deaths"] for worker in sturdy.workers())
     with signals(sturdy, number, every) as hit:
-        disturbed = asyncio.run(ask_all(sturdy.url, CLIENTS))
+        disturbed = asyncio.run(ask_all(sturdy.url, CLIENTS, requests))
     assert hit
-    assert disturbed == quiet
+    assert disturbed == expected
     wait_until(lambda: all(worker["state"] == "up" for worker in sturdy.workers()))
     assert sum(worker["deaths"] for worker in sturdy.workers()) >= before + len(set(hit))
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(("number", "every"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 10.0)])
-def test_a_hundred_bodies_under_signals_equal_the_quiet_ones(
-    sturdy: Server, number: signal.Signals, every: float
-) -> None:
-    quiet = asyncio.run(ask_all(sturdy.url, 2, requests=100))
-    with signals(sturdy, number, every) as hit:
-        assert asyncio.run(ask_all(sturdy.url, CLIENTS, requests=100)) == quiet
-    assert hit
 
 
 def hang_up(server: Server, number: int) -> None:
@@ -127,12 +119,13 @@ def memory(server: Server) -> dict[int, int]:
     return {each.pid: each.memory_info().rss for each in (process, *process.children(recursive=True))}
 
 
-def test_clients_that_hang_up_leave_nothing_behind(sturdy: Server) -> None:
-    for number in range(40):
+@pytest.mark.parametrize(("first", "then"), [(40, 100), pytest.param(50, 200, marks=pytest.mark.soak)])
+def test_clients_that_hang_up_leave_nothing_behind(sturdy: Server, first: int, then: int) -> None:
+    for number in range(first):
         hang_up(sturdy, number)
     wait_until(lambda: sturdy.busy() == 0)
     before = memory(sturdy)
-    for number in range(100):
+    for number in range(then):
         hang_up(sturdy, number)
     wait_until(lambda: sturdy.busy() == 0)
     after = memory(sturdy)

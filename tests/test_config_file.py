@@ -93,7 +93,8 @@ def test_a_home_without_a_file_gets_one(tmp_path: Path, monkeypatch: pytest.Monk
         assert file_of(server).read_text() == "max_queue: 101\n"
 
 
-def test_kills_leave_a_whole_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.soak)])
+def test_kills_leave_a_whole_file(tmp_path: Path, kills: int) -> None:
     home, dice = make_home(tmp_path, NOISE), random.Random(1)
     before = in_file_of(home)
 
@@ -106,7 +107,7 @@ def test_kills_leave_a_whole_file(tmp_path: Path) -> None:
             except httpx.TransportError:
                 return
 
-    for _ in range(4):
+    for _ in range(kills):
         with running_server(home) as server:
             thread = threading.Thread(target=change, args=(server,))
             thread.start()

@@ -33,7 +33,7 @@ class Leases:
 
     async def has_waiting(self, wanted: Wanted) -> bool:
         """Whether there is something to claim."""
-        return bool(await self._database.read(_one(wanted)))
+        return bool(await self._database.read(_any_waiting(wanted)))
 
     async def claim(self, wanted: Wanted, most: int) -> list[Lease]:
         """Take the oldest waiting jobs, as many as there are and no more than `most`."""
@@ -172,8 +172,8 @@ class Leases:
 
 
 @lru_cache(maxsize=64)
-def _one(wanted: Wanted) -> Select[int]:
-    """Asked several times a second, and building it takes as long as running it."""
+def _any_waiting(wanted: Wanted) -> Select[int]:
+    """A job to claim, if there is one; kept, since building the statement takes as long as running it."""
     return select(jobs.c.number).where(_waits(wanted)).limit(1)
 
 
