@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 from transformers import DiaFeatureExtractor, DiaForConditionalGeneration, DiaProcessor, DiaTokenizer  # noqa: E402
 
 from dia_server.models.dia import windows  # noqa: E402
-from dia_server.models.dia.codec import Codec  # noqa: E402
+from dia_server.models.dia.codec import Codec, load_codec  # noqa: E402
 from dia_server.models.dia.delay import Codes, frames_of, given_rows  # noqa: E402
 from dia_server.models.dia.runtime import Runtime  # noqa: E402
 from dia_server.models.dia.sampling import Candidates, Controls  # noqa: E402
@@ -200,7 +200,9 @@ def test_sampled_codes_are_those_of_transformers_with_its_dice(
 
 
 @pytest.mark.parametrize("prompt", [0, 20])
-def test_windows_sound_as_transformers_decodes_the_whole(runtime: Runtime, reference: Reference, prompt: int) -> None:
+def test_windows_sound_as_transformers_decodes_the_whole(
+    runtime: Runtime, reference: Reference, codec: Codec, prompt: int
+) -> None:
     text = TEXTS[0]
     inputs = reference.inputs([text], waves(prompt))
     with torch.no_grad():
@@ -209,7 +211,6 @@ def test_windows_sound_as_transformers_decodes_the_whole(runtime: Runtime, refer
         )
     length = reference.processor.get_audio_prompt_len(inputs["decoder_attention_mask"]) if prompt else None
     theirs = reference.processor.batch_decode(rows, audio_prompt_len=length)[0].numpy()
-    codec = Codec(tiny_codec(), torch.device("cpu"))
     codes = frames_of(rows[0, prompt + 1 : -1].numpy(), runtime.architecture)
     grid = list(windows.ready(0, len(codes), whole=True))
     pieces = codec.decode([codes[window.left : window.right] for window in grid])
@@ -220,6 +221,21 @@ def test_windows_sound_as_transformers_decodes_the_whole(runtime: Runtime, refer
     assert len(grid) > 3
     # Of the loudest sample, since so small a codec is quiet.
     assert np.abs(np.concatenate(heard) - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("ratios", [(2, 4, 8, 8), (3, 5)], ids=["Dia's", "odd"])
+def test_the_codec_is_that_of_transformers_to_the_last_bit(tmp_path: Path, ratios: tuple[int, ...]) -> None:
+    theirs = tiny_codec(downsampling_ratios=ratios)
+    theirs.save_pretrained(tmp_path)
+    ours = load_codec(tmp_path, torch.device("cpu"))
+    codes = random_codes(30)
+    samples = wave(20)[: -(HOP * 20 % ours.hop_length) or None]
+    with torch.no_grad():
+        decoded = theirs.decode(audio_codes=torch.from_numpy(codes).T[None]).audio_values[0].numpy()
+        encoded = theirs.encode(torch.from_numpy(samples)[None, None]).audio_codes[0].T.numpy()
+    assert np.array_equal(ours.decode([codes])[0], decoded)
+    assert np.array_equal(ours.encode(samples), encoded)
+    assert len(np.unique(encoded)) > 100, "a codec with few codes shows little"
 
 
 def test_in_bfloat16_logits_are_as_right_as_those_of_transformers(endless_folder: Path, reference: Reference) -> None:

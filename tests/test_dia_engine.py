@@ -20,12 +20,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from dia_server.models.dia import windows  # noqa: E402
-from dia_server.models.dia.codec import BATCH_FRAMES, Codec, Decoding  # noqa: E402
+from dia_server.models.dia.codec import BATCH_FRAMES, Codec, Decoding, load_codec  # noqa: E402
+from dia_server.models.dia.dac import Dac  # noqa: E402
 from dia_server.models.dia.engine import MOST_SLICES_ON_GPU  # noqa: E402
 from dia_server.tasks import Audio, Done, Ending, Failed, Reference, Speak  # noqa: E402
 from dia_speech import random_codes  # noqa: E402
 from dia_stage import HOP, SLOTS, Sound, Stage, speak  # noqa: E402
-from tiny_dia import tiny_codec  # noqa: E402
 
 
 def test_pieces_are_the_whole(stage: Stage) -> None:
@@ -56,20 +56,22 @@ def test_a_window_has_the_same_samples_whichever_others_are_decoded_with_it(code
         assert np.array_equal(codec.decode([codes])[0], samples)
 
 
-def test_windows_of_one_length_are_decoded_in_one_shape_on_a_gpu(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_codec()
-    several, shapes = Codec(model, torch.device("cpu")), set()
-    monkeypatch.setattr(several, "_batch_frames", BATCH_FRAMES)
-    decode = model.decode
-
-    def noted(audio_codes: Any) -> Any:
-        shapes.add(tuple(audio_codes.shape))
-        return decode(audio_codes=audio_codes)
-
-    monkeypatch.setattr(model, "decode", noted)
+def test_windows_of_one_length_are_decoded_in_one_shape_on_a_gpu(
+    tiny_dia: tuple[Path, Path], codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = [random_codes(length, seed) for seed, length in enumerate([14] * 9 + [24, 84, 84])]
-    for codes, samples in zip(many, several.decode(many), strict=True):
-        assert np.allclose(codec.decode([codes])[0], samples, atol=1e-5)
+    alone = [codec.decode([codes])[0] for codes in many]
+    several, shapes = load_codec(tiny_dia[1], torch.device("cpu")), set()
+    monkeypatch.setattr(several, "_batch_frames", BATCH_FRAMES)
+    decode = Dac.decode
+
+    def noted(dac: Dac, codes: Any) -> Any:
+        shapes.add(tuple(codes.shape))
+        return decode(dac, codes)
+
+    monkeypatch.setattr(Dac, "decode", noted)
+    for expected, samples in zip(alone, several.decode(many), strict=True):
+        assert np.allclose(expected, samples, atol=1e-5)
     assert shapes == {(8, 9, 14), (4, 9, 24), (1, 9, 84)}
 
 

@@ -98,6 +98,15 @@ def test_a_codec_that_is_none_is_told(tiny_dia: Tiny, tmp_path: Path) -> None:
     words = "9 codebooks at 24000 Hz, and the model speaks 9 at 44100 Hz, as descript/dac_44khz does"
     with pytest.raises(ModelUnavailable, match=words):
         load((tiny_dia[0], codec))
+    (codec / "config.json").write_text(json.dumps(config | {"codebook_dim": 16}))
+    words = r"quantizers\.0\.in_proj\.weight has the shape \(8, 128, 1\), and config\.json makes it \(16, 128, 1\)"
+    with pytest.raises(ModelUnavailable, match=words):
+        load((tiny_dia[0], codec))
+    (codec / "config.json").write_text(json.dumps(config | {"downsampling_ratios": [2, 0]}))
+    with pytest.raises(
+        ModelUnavailable, match=r"is not that of a DAC: Expected `int` >= 1 - at `\$\.downsampling_ratios"
+    ):
+        load((tiny_dia[0], codec))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from dia_server.models.dia import guard, windows  # noqa: E402
-from dia_server.models.dia.codec import Codec, Decoding  # noqa: E402
+from dia_server.models.dia.codec import Codec, Decoding, load_codec  # noqa: E402
 from dia_server.models.dia.delay import Codes  # noqa: E402
 from dia_server.tasks import Done  # noqa: E402
 from dia_stage import HOP, RATE, Stage, speak  # noqa: E402
@@ -103,7 +103,8 @@ def test_silence_is_found(tiny_dia: tuple[Path, Path], tmp_path: Path, judge: st
     with torch.no_grad():
         for weights in mute.decoder.conv2.parameters():
             weights.zero_()
-    stage = Stage(tiny_dia[0], Codec(mute, torch.device("cpu")), tmp_path, slots=1)
+    mute.save_pretrained(tmp_path / "mute")
+    stage = Stage(tiny_dia[0], load_codec(tmp_path / "mute", torch.device("cpu")), tmp_path, slots=1)
     (heard,) = stage.hear(speak(5, judge=judge))
     assert isinstance(heard.ending, Done)
     assert "silent" in heard.ending.findings

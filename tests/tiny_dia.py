@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import DacConfig, DacModel, DiaConfig, DiaForConditionalGeneration
@@ -42,10 +43,10 @@ def tiny_model(seed: int = SEED) -> DiaForConditionalGeneration:
     return model
 
 
-def tiny_codec(seed: int = SEED) -> DacModel:
-    """The codec."""
-    torch.manual_seed(seed)
-    return DacModel(DacConfig(encoder_hidden_size=8, decoder_hidden_size=64, sampling_rate=44_100)).eval()
+def tiny_codec(**numbers: Any) -> DacModel:
+    """The codec, with other numbers on request."""
+    torch.manual_seed(SEED)
+    return DacModel(DacConfig(encoder_hidden_size=8, decoder_hidden_size=64, sampling_rate=44_100, **numbers)).eval()
 
 
 def mute_model() -> DiaForConditionalGeneration:

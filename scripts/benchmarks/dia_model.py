@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import torch
-from transformers import DacConfig, DacModel, DiaConfig, DiaForConditionalGeneration
+from transformers import DiaConfig, DiaForConditionalGeneration
 
-from dia_server.models.dia.architecture import Architecture
+from dia_server.models.dia.architecture import Architecture, DacArchitecture
 from dia_server.models.dia.codec import Codec
+from dia_server.models.dia.dac import Dac
 from dia_server.models.dia.loading import be_deterministic
 from dia_server.models.dia.runtime import Reading, Runtime
 from dia_server.models.dia.slots import Slots
@@ -70,9 +71,13 @@ def _fill_buffers(reference: DiaForConditionalGeneration) -> None:
 def codec() -> Codec:
     """DAC at 44.1 kHz as `descript/dac_44khz` configures it."""
     be_deterministic()
-    torch.manual_seed(0)
-    ratios = {"downsampling_ratios": [2, 4, 8, 8], "sampling_rate": 44_100}
-    return Codec(DacModel(DacConfig(**ratios)), device())
+    generator = torch.Generator(device()).manual_seed(0)
+    architecture = DacArchitecture(sampling_rate=44_100)
+    made = {
+        name: torch.randn(shape, generator=generator, device=device()) * SPREAD
+        for name, shape in architecture.shapes().items()
+    }
+    return Codec(Dac(architecture, made), device())
 
 
 def reading(seed: int, frames: int, prompt: int = 0, text: bytes = TEXT, **wanted: Any) -> Reading:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from dia_server.errors import ModelUnavailable
 
 CONFIG_FILE = "config.json"
+
+# Of the three residual units in each block of a DAC.
+DAC_DILATIONS = (1, 3, 9)
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Rotary(msgspec.Struct, frozen=True):
@@ -125,7 +131,7 @@ class Architecture(msgspec.Struct, frozen=True):
         return self.delay_pattern[-1]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all tensors, by their names without `.weight`; matrices are (out, in), as in the checkpoint."""
+        """Of all tensors, by their names; matrices are (out, in), as in the checkpoint."""
         encoder, decoder = self.encoder_config, self.decoder_config
         codes = decoder.num_channels * decoder.vocab_size
         found: dict[str, tuple[int, ...]] = {
@@ -141,7 +147,67 @@ class Architecture(msgspec.Struct, frozen=True):
         ):
             for layer in range(numbers.num_hidden_layers):
                 found |= {f"model.{part}.layers.{layer}.{name}": shape for name, shape in shapes.items()}
-        return found
+        return {f"{name}.weight": shape for name, shape in found.items()}
+
+
+class DacArchitecture(msgspec.Struct, frozen=True):
+    """The codec; defaults are those of transformers (5.23, `configuration_dac.py`)."""
+
+    encoder_hidden_size: Count = 64
+    downsampling_ratios: tuple[Count, ...] = (2, 4, 8, 8)
+    decoder_hidden_size: Count = 1536
+    n_codebooks: Count = 9
+    codebook_size: Count = 1024
+    codebook_dim: Count = 8
+    sampling_rate: Count = 16_000
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a frame."""
+        return math.prod(self.downsampling_ratios)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, by their names; convolutions are (out, in, kernel), transposed ones (in, out, kernel)."""
+        width, latent = self.encoder_hidden_size, self.encoder_hidden_size << len(self.downsampling_ratios)
+        found = _convolution("encoder.conv1", width, 1, 7)
+        for number, stride in enumerate(self.downsampling_ratios):
+            block = f"encoder.block.{number}"
+            found |= _residual_units(block, width) | _snake(f"{block}.snake1", width)
+            found |= _convolution(f"{block}.conv1", 2 * width, width, 2 * stride)
+            width *= 2
+        found |= _snake("encoder.snake1", width) | _convolution("encoder.conv2", latent, width, 3)
+        for number in range(self.n_codebooks):
+            quantizer = f"quantizer.quantizers.{number}"
+            found |= _convolution(f"{quantizer}.in_proj", self.codebook_dim, latent, 1)
+            found |= _convolution(f"{quantizer}.out_proj", latent, self.codebook_dim, 1)
+            found[f"{quantizer}.codebook.weight"] = (self.codebook_size, self.codebook_dim)
+        width = self.decoder_hidden_size
+        found |= _convolution("decoder.conv1", width, latent, 7)
+        for number, stride in enumerate(reversed(self.downsampling_ratios)):
+            block = f"decoder.block.{number}"
+            found |= _snake(f"{block}.snake1", width)
+            found[f"{block}.conv_t1.weight"] = (width, width // 2, 2 * stride)
+            found[f"{block}.conv_t1.bias"] = (width // 2,)
+            width //= 2
+            found |= _residual_units(block, width)
+        return found | _snake("decoder.snake1", width) | _convolution("decoder.conv2", 1, width, 7)
+
+
+def _residual_units(block: str, width: int) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for number in range(1, len(DAC_DILATIONS) + 1):
+        unit = f"{block}.res_unit{number}"
+        found |= _snake(f"{unit}.snake1", width) | _convolution(f"{unit}.conv1", width, width, 7)
+        found |= _snake(f"{unit}.snake2", width) | _convolution(f"{unit}.conv2", width, width, 1)
+    return found
+
+
+def _snake(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.alpha": (1, width, 1)}
+
+
+def _convolution(name: str, out: int, source: int, kernel: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (out, source, kernel), f"{name}.bias": (out,)}
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
@@ -183,3 +249,15 @@ def read_architecture(folder: Path) -> Architecture:
     if len(delays) != architecture.decoder_config.num_channels or delays[0] != 0 or list(delays) != sorted(delays):
         raise ModelUnavailable(f"{path}: delay_pattern {list(delays)} can't be streamed")
     return architecture
+
+
+def read_dac(folder: Path) -> DacArchitecture:
+    """The numbers of the codec in a folder.
+
+    Raises:
+        ModelUnavailable: its `config.json` is not that of a DAC.
+    """
+    try:
+        return msgspec.convert(read_config(folder, "dac"), DacArchitecture)
+    except msgspec.ValidationError as error:
+        raise ModelUnavailable(f"{folder / CONFIG_FILE} is not that of a DAC: {error}") from None

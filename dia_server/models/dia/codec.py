@@ -1,7 +1,4 @@
-"""The codec between samples and frames of codes: DAC at 44.1 kHz, as transformers has it.
-
-Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN", arXiv 2306.06546. Computed in float32.
-"""
+"""The codec between samples and frames of codes: DAC at 44.1 kHz, window by window."""
 
 from __future__ import annotations
 
@@ -11,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import DacConfig, DacModel
 
-from dia_server.errors import ModelUnavailable
+from dia_server.models.dia.architecture import read_dac
+from dia_server.models.dia.dac import Dac
 from dia_server.models.dia.delay import Codes
+from dia_server.models.dia.files import check_shape
 from dia_server.models.dia.transfer import Arriving, to_device
+from dia_server.models.dia.weights import opened
 
 # Frames decoded at once on a GPU: always as many windows of one length, so that the shapes, and with them the bits, are
 # the same. Of the first ones, which come together, that is eight; a late one fills the GPU by itself, and mostly comes
@@ -35,21 +33,22 @@ class Codec:
         sample_rate: in Hz.
     """
 
-    def __init__(self, model: DacModel, device: torch.device) -> None:
-        self._model = model.to(device, torch.float32).eval().requires_grad_(False)
+    def __init__(self, dac: Dac, device: torch.device) -> None:
+        """The network's tensors are on that device."""
+        self._dac = dac
         self._device = device
         self._batch_frames = BATCH_FRAMES if device.type == "cuda" else 1
         # Beside the steps: a step mostly waits for memory, and DAC computes. There is none on the processor.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.hop_length = int(np.prod(model.config.downsampling_ratios))
-        self.sample_rate = int(model.config.sampling_rate)
-        self.codebooks = int(model.config.n_codebooks)
+        self.hop_length = dac.architecture.hop_length
+        self.sample_rate = dac.architecture.sampling_rate
+        self.codebooks = dac.architecture.n_codebooks
 
     def encode(self, samples: Samples) -> Codes:
         """The codes of mono samples at `sample_rate`, (frames, codebooks); the last frame is filled up with silence."""
         padded = np.pad(samples, (0, -len(samples) % self.hop_length))
         with torch.cuda.stream(self._stream):
-            codes = self._model.encode(torch.from_numpy(padded).to(self._device)[None, None]).audio_codes
+            codes = self._dac.encode(torch.from_numpy(padded).to(self._device)[None])
             found: Codes = codes[0].transpose(0, 1).cpu().numpy()
         return found
 
@@ -73,8 +72,7 @@ class Codec:
         size = max(1, self._batch_frames // len(windows[0]))
         stacked = np.pad(np.stack(windows), ((0, size - len(windows)), (0, 0), (0, 0)))
         codes = to_device(torch.from_numpy(stacked), self._device).transpose(1, 2)
-        samples: Tensor = self._model.decode(audio_codes=codes).audio_values
-        return samples
+        return self._dac.decode(codes)
 
 
 class Decoding:
@@ -104,15 +102,10 @@ def load_codec(folder: Path, device: torch.device) -> Codec:
     Raises:
         ModelUnavailable: the folder has none, or one of another kind.
     """
-    try:
-        config = DacConfig.from_pretrained(folder, local_files_only=True)
-        model, found = DacModel.from_pretrained(folder, config=config, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _none_in(folder, str(error)) from None
-    if found["missing_keys"]:
-        raise _none_in(folder, f"{len(found['missing_keys'])} of its tensors are missing")
-    return Codec(model, device)
-
-
-def _none_in(folder: Path, reason: str) -> ModelUnavailable:
-    return ModelUnavailable(f"there is no usable DAC in {folder}: {reason}")
+    architecture, tensors = read_dac(folder), {}
+    with opened(folder) as get:
+        for name, shape in architecture.shapes().items():
+            tensor = get(name)
+            check_shape(name, tuple(tensor.shape), shape)
+            tensors[name] = tensor.to(device, torch.float32)
+    return Codec(Dac(architecture, tensors), device)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dia_server.errors import ModelUnavailable
-from dia_server.models.dia.architecture import CONFIG_FILE, Architecture, read_architecture, read_config
+from dia_server.models.dia.architecture import CONFIG_FILE, Architecture, read_architecture, read_dac
 from dia_server.models.dia.setup import NAME, SAMPLE_RATE, DiaSetup
 from dia_server.models.hub import advising, locate
 
@@ -29,13 +29,6 @@ class Entry(msgspec.Struct):
 
 class _Index(msgspec.Struct):
     weight_map: dict[str, str]
-
-
-class _Codec(msgspec.Struct):
-    """Of a codec's config.json, what the network depends on; defaults as in transformers (5.23, `DacConfig`)."""
-
-    n_codebooks: int = 9
-    sampling_rate: int = 16_000
 
 
 def whole(setup: DiaSetup) -> tuple[Path, Path]:
@@ -60,11 +53,20 @@ def check_model(folder: Path) -> Architecture:
     """
     architecture = read_architecture(folder)
     there = {name: entry.shape for path in files_of(folder) for name, entry in header(path).items()}
-    for name, shape in architecture.shapes().items():
-        if (found := there.get(f"{name}.weight")) is None:
-            raise ModelUnavailable(f"{folder} lacks the tensor {name}; is it a Dia in the layout of transformers?")
-        check_shape(name, found, shape)
+    _check_shapes(folder, there, architecture.shapes())
     return architecture
+
+
+def _check_shapes(folder: Path, there: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in wanted.items():
+        if name not in there:
+            raise lacking(folder, name)
+        check_shape(name, there[name], shape)
+
+
+def lacking(folder: Path, name: str) -> ModelUnavailable:
+    """What to say of a folder without a tensor of its network."""
+    return ModelUnavailable(f"{folder} lacks the tensor {name}; is it in the layout of transformers?")
 
 
 def check_shape(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -78,18 +80,15 @@ def check_shape(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> No
 
 
 def _check_codec(folder: Path, architecture: Architecture) -> None:
-    raw = read_config(folder, "dac")
-    try:
-        codec = msgspec.convert(raw, _Codec)
-    except msgspec.ValidationError as error:
-        raise ModelUnavailable(f"{folder / CONFIG_FILE} is not that of a DAC: {error}") from None
-    header(_there(folder / SINGLE_FILE))
+    codec = read_dac(folder)
+    entries = header(_there(folder / SINGLE_FILE))
     channels = architecture.decoder_config.num_channels
     if (codec.n_codebooks, codec.sampling_rate) != (channels, SAMPLE_RATE):
         raise ModelUnavailable(
             f"the codec in {folder} has {codec.n_codebooks} codebooks at {codec.sampling_rate} Hz, and the model "
             f"speaks {channels} at {SAMPLE_RATE} Hz, as descript/dac_44khz does"
         )
+    _check_shapes(folder, {name: entry.shape for name, entry in entries.items()}, codec.shapes())
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from transformers.utils import logging
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.codec import load_codec
@@ -25,7 +24,7 @@ from dia_server.models.memory import granted
 from dia_server.models.protocol import DeviceName, Engine
 from dia_server.tasks import Audio, Ending, Failed, Speak
 
-PACKAGES = ("torch", "transformers", "numpy", "soxr")
+PACKAGES = ("torch", "numpy", "soxr")
 # Where the recordings' codes are kept, if the home has not said.
 CACHE = Path.home() / ".cache" / "dia-server"
 
@@ -40,9 +39,6 @@ def load(threads: int, setup: DiaSetup) -> Engine:
     # oneDNN keeps what it has prepared for a thousand shapes, more than 100 MB, as the last window of each clip has a
     # length of its own. The grid's windows need fewer than 200.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "200")
-    # What it draws and warns of would stand in the log beside our own words for it.
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     name = _device()
     model, dac = whole(setup)
     need_of(setup, model, dac, name).check(*_free(name))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dia_server.errors import ModelUnavailable
 from dia_server.models.dia.architecture import Architecture, read_architecture
-from dia_server.models.dia.files import check_shape, files_of
+from dia_server.models.dia.files import check_shape, files_of, lacking
 
 
 class EncoderLayer(NamedTuple):
@@ -82,7 +82,8 @@ class _Source:
         self._dtype = dtype
 
     def take(self, name: str, *, dtype: torch.dtype | None = None) -> Tensor:
-        tensor = self._get(f"{name}.weight").detach()
+        name = f"{name}.weight"
+        tensor = self._get(name).detach()
         check_shape(name, tuple(tensor.shape), self._shapes[name])
         return tensor.to(self._device, dtype or self._dtype)
 
@@ -98,27 +99,36 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> Weig
         ModelUnavailable: a file or a tensor is missing, damaged or of another shape.
     """
     architecture = read_architecture(folder)
-    try:
-        with _opened(folder) as get:
-            return take_weights(architecture, get, device, dtype)
-    except SafetensorError as error:
-        raise ModelUnavailable(f"A file of weights in {folder} is damaged or only half there: {error}") from None
+    with opened(folder) as get:
+        return take_weights(architecture, get, device, dtype)
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Callable[[str], Tensor]]:
-    """A function from names to tensors, while the checkpoint's files are open."""
-    with ExitStack() as stack:
+def opened(folder: Path) -> Iterator[Callable[[str], Tensor]]:
+    """A function from names to tensors, while the checkpoint's files are open.
+
+    Raises:
+        ModelUnavailable: a file or a tensor is missing, or damaged.
+    """
+    with ExitStack() as stack, _blaming(folder):
         files = [stack.enter_context(safe_open(path, framework="pt")) for path in files_of(folder)]
         where = {key: file for file in files for key in file.keys()}  # noqa: SIM118 - these are no mappings
 
         def get(name: str) -> Tensor:
             if name not in where:
-                raise ModelUnavailable(f"{folder} lacks the tensor {name}; is it a Dia in the layout of transformers?")
+                raise lacking(folder, name)
             tensor: Tensor = where[name].get_tensor(name)
             return tensor
 
         yield get
+
+
+@contextmanager
+def _blaming(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelUnavailable(f"A file of weights in {folder} is damaged or only half there: {error}") from None
 
 
 def take_weights(
