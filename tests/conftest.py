@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from postgres import Postgres, running_postgres
+from schedule import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 
 if TYPE_CHECKING:
     from cards import Write

@@ -29,7 +29,7 @@ from dia_server.jobs import runner as runner_module
 from dia_server.jobs.job import Job, Lease, NewJob
 from dia_server.jobs.leases import Leases
 from dia_server.jobs.results import Results
-from dia_server.jobs.runner import KEEP_SECONDS, Runner
+from dia_server.jobs.runner import Runner
 from dia_server.jobs.store import JobStore
 from dia_server.settings import Settings
 
@@ -39,6 +39,8 @@ SETTINGS = Settings(job_max_attempts=2)
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(runner_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(runner_module, "KEEP_SECONDS", 0.2)
 
 
 class Scripted:
@@ -271,7 +273,7 @@ async def test_a_job_that_is_cancelled_while_its_end_is_written_leaves_no_file(
             await store.cancel("k", job.id)
             await store.remove([job.id])
             # Until the runner has looked whose jobs are whose.
-            await asyncio.sleep(2 * KEEP_SECONDS)
+            await asyncio.sleep(2 * runner_module.KEEP_SECONDS)
             return await super().complete(lease, *values)
 
     runner = Runner(Slow(database, SETTINGS, "ann"), {"k": Scripted("sound")}, SETTINGS, tmp_path, lambda: 1)

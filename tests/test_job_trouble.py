@@ -20,8 +20,10 @@ from dia_server.database.database import open_database
 from dia_server.settings import Settings
 from postgres import Postgres
 
-SETTINGS = {**NOISE, "database_timeout": 1.0}
+SETTINGS = {**NOISE, "database_timeout": 0.5}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
+# A second and a half.
+SLOW = {"voice_id": "slow", "text": "The quick brown fox jumps."}
 HOME_BYTES = 10_000_000
 
 
@@ -85,7 +87,7 @@ def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
         before = [submit(server) for _ in range(3)]
         wait_until(lambda: completed(server) == 3)
         # These are accepted while there is room, and done while there is none.
-        waiting = [submit(server, voice_id="slow"), *(submit(server, seed=number) for number in range(20))]
+        waiting = [submit(server, **SLOW), *(submit(server, seed=number) for number in range(20))]
         with full_disk(small_home):
             refusals = [server.post(f"{family}/generate?async_mode=true", CALL) for family in ("", "/v1") for _ in "ab"]
             for refusal in refusals:
@@ -120,7 +122,7 @@ def test_a_full_disk_for_copies_leaves_no_files(tmp_path: Path) -> None:
 def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None:
     with running_server(make_home(tmp_path, SETTINGS)) as server:
         server.wait_until_ready()
-        first = submit(server, voice_id="slow")
+        first = submit(server, **SLOW)
         wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "processing")
         with closing(sqlite3.connect(tmp_path / "dia-server.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -151,7 +153,7 @@ def test_a_postgresql_that_is_away_refuses_jobs_and_nothing_else(tmp_path: Path,
     settings = {"database_url": postgres.new_database(), "job_lease_seconds": 3}
     with running_server(make_home(tmp_path, SETTINGS | settings)) as server:
         server.wait_until_ready()
-        running = submit(server, voice_id="slow")
+        running = submit(server, **SLOW)
         waiting = [submit(server, seed=number) for number in range(5)]
         wait_until(lambda: server.get(f"/jobs/{running}").json()["status"] == "processing")
         postgres.stop()

@@ -22,8 +22,8 @@ SETTINGS = {
     "run_jobs_in_server": False,
     "job_lease_seconds": 3,
 }
-# Three seconds in the slow voice, and more than anybody waits for.
-TEXT = "The quick brown fox jumps over the lazy dog."
+# Two seconds in the slow voice, and more than anybody waits for.
+TEXT = "The quick brown fox jumps again."
 LONG = "One sentence follows upon another, and nobody is in a hurry. " * 16
 TASK = {"text": TEXT, "spk_audio_prompt": "static", "model": "noise"}
 

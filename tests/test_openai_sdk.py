@@ -13,8 +13,10 @@ import openai
 import pytest
 
 import sound
-from conftest import SENTENCE, Server, make_home, running_server
+from conftest import NOISE, SENTENCE, Server, make_home, running_server
 
+# A second and a half in the slow voice.
+SHORT = "The quick brown fox jumps."
 TEXT = f"{SENTENCE} [S2] And then it sleeps."
 
 
@@ -142,14 +144,14 @@ def test_errors_are_the_clients_own_classes(
 
 
 def test_a_full_queue_is_retried_by_the_client(tmp_path: Path) -> None:
-    home = make_home(tmp_path, {"max_queue": 1, "lanes": {"speech": {"models": ["noise"], "processes": 1}}})
+    home = make_home(tmp_path, NOISE | {"max_queue": 1})
     with running_server(home) as small:
         small.wait_until_ready()
 
         async def flood() -> list[object]:
             async with openai.AsyncOpenAI(base_url=f"{small.url}/v1", api_key="none", max_retries=0) as client:
                 return await asyncio.gather(
-                    *(client.audio.speech.create(model="noise", voice="slow", input=SENTENCE) for _ in range(6)),
+                    *(client.audio.speech.create(model="noise", voice="slow", input=SHORT) for _ in range(6)),
                     return_exceptions=True,
                 )
 
@@ -161,6 +163,6 @@ def test_a_full_queue_is_retried_by_the_client(tmp_path: Path) -> None:
 
         patient = openai.OpenAI(base_url=f"{small.url}/v1", api_key="none", max_retries=9)
         with openai.OpenAI(base_url=f"{small.url}/v1", api_key="none").audio.speech.with_streaming_response.create(
-            model="noise", voice="slow", input=SENTENCE
+            model="noise", voice="slow", input=SHORT
         ):
             assert patient.audio.speech.create(model="noise", voice="slow", input="Hi there.").content

@@ -97,7 +97,7 @@ def test_a_text_that_ends_its_program_is_given_up_and_others_are_said(served: Se
 
 def test_tasks_whose_model_dies_of_all_fail(interpreter: str, tmp_path: Path) -> None:
     rude = {"command": [interpreter, str(RUDE)], "sample_rate": RATE}
-    settings = {"models": {"rude": rude}, "crash_loop_deaths": 2, "crash_loop_wait": 1.0, "job_max_attempts": 2}
+    settings = {"models": {"rude": rude}, "crash_loop_deaths": 2, "crash_loop_wait": 0.3, "job_max_attempts": 2}
     with running_server(make_home(tmp_path / "home", settings)) as server:
         die = {"text": "Die.", "spk_audio_prompt": "skylark", "model": "rude"}
         found = [index_tts.ended(server, task_id) for task_id in [index_tts.submit(server, die) for _ in range(3)]]

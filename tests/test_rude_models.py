@@ -15,7 +15,7 @@ from conftest import Server, make_home, running_server, wait_until
 PLUGIN = Path(__file__).parent / "plugin"
 SETTINGS: dict[str, Any] = {
     "beat_timeout": 0.5,
-    "crash_loop_wait": 1000,
+    "crash_loop_deaths": 1000,
     "lanes": {"speech": {"models": ["noise", "rude", "broken"], "processes": 2}},
 }
 

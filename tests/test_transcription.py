@@ -335,11 +335,11 @@ with socket.socket() as loopback:
     fcntl.ioctl(loopback, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
 
 import httpx
-from conftest import make_home, running_server
+from conftest import NOISE, make_home, running_server
 
 sound = Path(sys.argv[2]).read_bytes()
 for is_strict in (False, True):
-    home = make_home(Path(sys.argv[1]), {"whisper_model_size": "base", "whisper_strict": is_strict})
+    home = make_home(Path(sys.argv[1]), NOISE | {"whisper_model_size": "base", "whisper_strict": is_strict})
     with running_server(home) as server:
         for route in ("transcriptions", "translations"):
             files = {"file": ("a.wav", sound)}
