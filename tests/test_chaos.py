@@ -31,7 +31,7 @@ MEGABYTE = 1 << 20
 
 def body(number: int) -> dict[str, object]:
     formats = ("wav", "mp3", "pcm", "opus")
-    text = f"This is request number {number}. It has two sentences, and the second one is somewhat longer."
+    text = f"Request number {number}. It has a second sentence."
     return {"input": text, "voice": "skylark", "seed": number, "response_format": formats[number % 4]}
 
 

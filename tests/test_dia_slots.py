@@ -30,8 +30,8 @@ from dia_server.models.dia.runtime import Reading, Run, Runtime  # noqa: E402
 from dia_speech import LAST_DELAY, begin, random_codes, reading, rows_until_end, runtime_of, spoken  # noqa: E402
 
 SLOTS = 8
-SOMEBODY = reading("[S1] Hello there. [S2] Good evening!", None, 40, seed=2**63 - 5, temperature=1.3)
-WITH_PROMPT = reading("[S1] Hello there. [S2] Good evening!", random_codes(30), 40, seed=7)
+SOMEBODY = reading("[S1] Hello there. [S2] Good evening!", None, 28, seed=2**63 - 5, temperature=1.3)
+WITH_PROMPT = reading("[S1] Hello there. [S2] Good evening!", random_codes(30), 28, seed=7)
 DTYPES = ("float32", "bfloat16")
 
 

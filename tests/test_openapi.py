@@ -63,7 +63,7 @@ def test_routes_answer_as_documented(tmp_path: Path) -> None:
 def test_closed_routes_answer_as_documented(tmp_path: Path) -> None:
     # Behind the keys lies the same; that all of it is closed is told by few requests.
     phases = ("stateful", "fuzzing")
-    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, 2, phases)
+    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, 1, phases)
 
 
 @pytest.mark.soak
