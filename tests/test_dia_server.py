@@ -131,17 +131,23 @@ def test_a_job_has_the_bytes_of_an_answer(speaking: Server) -> None:
     assert speaking.get(f"/jobs/{job}/result").content == speaking.post("/generate", body).content
 
 
-def test_two_voices_with_recordings_speak_to_each_other(home: Path, speaking: Server) -> None:
+@pytest.fixture(scope="module")
+def recorded(speaking: Server) -> Server:
+    """With the voices ada and ben, who have recordings."""
     for name, said in (("ada", recording("slt")), ("ben", recording("rms"))):
         form, files = {"prompt_id": name}, {"audio_file": ("it.flac", said.file)}
         httpx.post(f"{speaking.url}/audio_prompts/upload", data=form, files=files, timeout=60).raise_for_status()
         transcript = {"transcript": said.transcript}
         httpx.put(f"{speaking.url}/audio_prompts/{name}/transcript", json=transcript).raise_for_status()
         speaking.post("/voice_mappings", {"voice_id": name, "audio_prompt": name}).raise_for_status()
+    return speaking
+
+
+def test_two_voices_with_recordings_speak_to_each_other(home: Path, recorded: Server) -> None:
     ada = home / "voices" / "ada.yaml"
     ada.write_text(ada.read_text(encoding="utf-8") + "speakers: {S2: ben}\n", encoding="utf-8")
     answers = [
-        speaking.speak("[S1] Hello. [S2] Hello!", voice, seed=2, response_format="pcm", max_tokens=SHORT)
+        recorded.speak("[S1] Hello. [S2] Hello!", voice, seed=2, response_format="pcm", max_tokens=SHORT)
         for voice in ("ada", "ada", "ben")
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
@@ -157,7 +163,7 @@ def test_after_a_restart_a_seed_has_the_same_bytes(home: Path, speaking: Server,
         assert server.speak(DIALOGUE, seed=7, response_format="pcm").content == dialogue
 
 
-def test_two_hundred_mixed_requests_leave_no_slot_and_no_memory_taken(speaking: Server) -> None:
+def test_two_hundred_mixed_requests_leave_no_slot_and_no_memory_taken(recorded: Server) -> None:
     dice, lock = random.Random(0), threading.Lock()
 
     def ask(_number: int) -> int:
@@ -175,15 +181,15 @@ def test_two_hundred_mixed_requests_leave_no_slot_and_no_memory_taken(speaking: 
                 fields["params"] = {"temperature": 9}
             case 4 | 5 | 6:
                 # Leaves when the first sound is there.
-                with httpx.stream("POST", f"{speaking.url}/v1/audio/speech", json=fields, timeout=120) as answer:
+                with httpx.stream("POST", f"{recorded.url}/v1/audio/speech", json=fields, timeout=120) as answer:
                     return answer.status_code
-        return speaking.speak(fields.pop("input"), fields.pop("voice"), **fields).status_code
+        return recorded.speak(fields.pop("input"), fields.pop("voice"), **fields).status_code
 
     def hundred() -> dict[int, int]:
         with ThreadPoolExecutor(2 * SLOTS) as clients:
             assert set(clients.map(ask, range(100))) <= {200, 400}
-        wait_until(lambda: speaking.busy() == 0)
-        workers = [worker for worker in speaking.workers() if worker["lane"] == "speech"]
+        wait_until(lambda: recorded.busy() == 0)
+        workers = [worker for worker in recorded.workers() if worker["lane"] == "speech"]
         return {worker["pid"]: psutil.Process(worker["pid"]).memory_info().rss for worker in workers}
 
     # What is prepared for each shape takes memory at first; what leaks never stops.
