@@ -17,7 +17,7 @@ PHRASE = "Hello world."
 
 
 def send(server: Server, method: str, path: str, body: Any = None) -> httpx.Response:
-    return httpx.request(method, server.url + path, json=body, timeout=60)
+    return httpx.request(method, server.url + path, json=body, headers=server.headers, timeout=60)
 
 
 def upload(server: Server, prompt_id: str, data: bytes, name: str = "voice.wav") -> httpx.Response:

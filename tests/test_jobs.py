@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from conftest import NOISE, SENTENCE, START_SECONDS, Server, make_home, running_server, wait_until
+from contract import configured
 from dia_server.audio.encode import FORMATS
 
 SETTINGS = {
@@ -275,95 +277,127 @@ def test_a_result_that_somebody_removed_is_lost(server: Server) -> None:
     assert answer.json()["detail"].startswith(f"The result of job '{done['id']}' is lost")
 
 
-def test_a_full_queue_takes_no_more_jobs(tmp_path: Path) -> None:
-    with running_server(jobs_home(tmp_path, max_pending_jobs=2, run_jobs_in_server=False)) as server:
+@pytest.fixture(scope="module")
+def accepting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that runs no jobs, and has two callers."""
+    home = jobs_home(tmp_path_factory.mktemp("accepting"), api_keys=["one", "two"], run_jobs_in_server=False)
+    with running_server(home) as running:
+        running.headers = as_caller("one")
+        yield running
+
+
+def as_caller(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}"}
+
+
+def test_a_full_queue_takes_no_more_jobs(accepting: Server) -> None:
+    with configured(accepting, max_pending_jobs=accepting.get("/queue/stats").json()["pending_jobs"] + 2):
         for _ in range(2):
-            submit(server)
-        answer = server.post("/v1/generate?async_mode=true", CALL)
+            submit(accepting)
+        answer = accepting.post("/v1/generate?async_mode=true", CALL)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
         assert answer.headers["retry-after"] == "30"
-        assert server.post("/generate", CALL).status_code == 200
+        assert accepting.post("/generate", CALL).status_code == 200
 
 
-def test_jobs_survive_their_server(tmp_path: Path) -> None:
-    home = jobs_home(tmp_path)
+def test_callers_have_keys_of_their_own(accepting: Server) -> None:
+    assert httpx.get(f"{accepting.url}/jobs").status_code == 401
+    before = accepting.get("/jobs").json()["total"]
+    ids = {submit(accepting, as_caller(caller) | {"Idempotency-Key": "same"}) for caller in ("one", "two", "one")}
+    assert len(ids) == 2
+    assert accepting.get("/jobs").json()["total"] == before + 2
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """A server over the jobs that another one left behind.
+
+    Attributes:
+        left: the status and the attempts of each job while neither ran.
+        done: a job that was done a day and an hour before.
+        running: the job that the first server was at when it was told to end.
+        waiting: one that waited.
+        imitating: another one, which speaks with a recording that was deleted while it waited.
+        heard: what was heard of that while the recording was there.
+    """
+
+    server: Server
+    left: dict[str, tuple[str, int]]
+    done: dict[str, Any]
+    running: str
+    waiting: str
+    imitating: str
+    heard: bytes
+
+
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
+    lanes = {"speech": {"models": ["noise", "hibari"], "processes": 1}}
+    home = jobs_home(tmp_path_factory.mktemp("restarted"), lanes=lanes)
+    call = {"text": SENTENCE, "voice_id": "mine", "seed": 7}
     with running_server(home) as first:
         first.wait_until_ready()
+        done = wait_for(first, submit(first))
+        recording = first.speak(SENTENCE * 2, "heron", model="hibari", seed=1, response_format="wav").content
+        form = {"data": {"prompt_id": "me"}, "files": {"audio_file": ("me.wav", recording)}}
+        assert httpx.post(f"{first.url}/audio_prompts/upload", timeout=60, **form).status_code == 200
+        with configured(first, engine="hibari"):
+            assert first.post("/voice_mappings", {"voice_id": "mine", "audio_prompt": "me"}).is_success
+            heard = first.post("/generate", call).content
         running = submit(first, voice_id="brisk", text=LONG)
         waiting = submit(first)
+        with configured(first, engine="hibari"):
+            imitating = submit(first, **call)
         wait_for(first, running, "processing")
+        for path in ("/voice_mappings/mine", "/audio_prompts/me"):
+            assert httpx.delete(first.url + path).status_code == 200
         first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(timeout=START_SECONDS) == 0
-    with closing(sqlite3.connect(home / "dia-server.db")) as database:
-        rows = database.execute("SELECT id, status, attempts FROM jobs ORDER BY number").fetchall()
-    assert rows[0] == (running, "pending", 0)
-    with running_server(home) as second:
-        for job_id, text in ((running, LONG), (waiting, SENTENCE)):
-            wait_for(second, job_id)
-            heard = second.post("/generate", CALL | {"text": text})
-            assert second.get(f"/jobs/{job_id}/result").content == heard.content
-    assert len(list((home / "tasks").iterdir())) == 2
-
-
-def test_results_expire(tmp_path: Path) -> None:
-    home = jobs_home(tmp_path)
-    with running_server(home) as server:
-        done = wait_for(server, submit(server))
-    own = home / "tasks" / "mine.wav"
-    own.write_bytes(b"mine")
-    with closing(sqlite3.connect(home / "dia-server.db")) as database:
-        database.execute("UPDATE jobs SET completed_at = completed_at - 25 * 3600")
-        database.commit()
-    with running_server(home) as server:
-        wait_until(lambda: not (home / done["file_path"]).exists())
-        wait_until(lambda: job(server, done["id"])["file_path"] is None)
-        answer = server.get(f"/jobs/{done['id']}/result")
-        assert (answer.status_code, answer.json()) == (
-            404,
-            {"detail": f"Job '{done['id']}' not found (result expired)"},
-        )
-        assert own.exists()
-
-
-def test_callers_have_keys_of_their_own(tmp_path: Path) -> None:
-    with running_server(jobs_home(tmp_path, api_keys=["one", "two"])) as server:
-        assert server.get("/jobs").status_code == 401
-        ids = {
-            submit(server, {"Authorization": f"Bearer {caller}", "Idempotency-Key": "same"})
-            for caller in ("one", "two", "one")
-        }
-        assert len(ids) == 2
-        server.headers = {"Authorization": "Bearer one"}
-        assert server.get("/jobs").json()["total"] == 2
-
-
-def test_jobs_have_the_only_worker_whichever_models_it_has_loaded(tmp_path: Path) -> None:
-    home = make_home(tmp_path, {"lanes": {"speech": {"models": ["noise", "hibari"], "processes": 1}}})
-    with running_server(home) as server:
-        for model in ("noise", "hibari"):
-            assert server.speak(model=model).is_success
-        wait_for(
-            server, server.post("/generate?async_mode=true", {"text": SENTENCE, "voice_id": "skylark"}).json()["job_id"]
-        )
-
-
-def test_a_job_speaks_with_the_recording_that_it_began_with(tmp_path: Path) -> None:
-    hibari = {"lanes": {"speech": {"models": ["hibari"], "processes": 1}}, "engine": "hibari"}
-    home = make_home(tmp_path, hibari | {"run_jobs_in_server": False})
-    call = {"text": SENTENCE, "voice_id": "mine", "seed": 7}
-    with running_server(home) as server:
-        recording = server.speak(SENTENCE * 2, "heron", seed=1, response_format="wav").content
-        form = {"data": {"prompt_id": "me"}, "files": {"audio_file": ("me.wav", recording)}}
-        assert httpx.post(f"{server.url}/audio_prompts/upload", timeout=60, **form).status_code == 200
-        assert server.post("/voice_mappings", {"voice_id": "mine", "audio_prompt": "me"}).is_success
-        heard = server.post("/generate", call).content
-        job_id = server.post("/generate?async_mode=true", call).json()["job_id"]
-        for path in ("/voice_mappings/mine", "/audio_prompts/me"):
-            assert httpx.delete(server.url + path).status_code == 200
+    (home / "tasks" / "mine.wav").write_bytes(b"mine")
     for blob in (home / "blobs").iterdir():
         # Too old to belong to a request that is about to become a job.
         os.utime(blob, (0, 0))
-    make_home(home, hibari)
-    with running_server(home) as server:
+    with closing(sqlite3.connect(home / "dia-server.db")) as database:
+        rows = database.execute("SELECT id, status, attempts FROM jobs").fetchall()
+        database.execute("UPDATE jobs SET completed_at = completed_at - 25 * 3600")
+        database.commit()
+    left = {job_id: (status, attempts) for job_id, status, attempts in rows}
+    with running_server(home) as second:
+        yield Restarted(second, left, done, running, waiting, imitating, heard)
+
+
+def test_jobs_survive_their_server(restarted: Restarted) -> None:
+    assert restarted.left[restarted.running] == restarted.left[restarted.waiting] == ("pending", 0)
+    server = restarted.server
+    for job_id, text in ((restarted.running, LONG), (restarted.waiting, SENTENCE)):
         wait_for(server, job_id)
-        assert server.get(f"/jobs/{job_id}/result").content == heard
+        heard = server.post("/generate", CALL | {"text": text})
+        assert server.get(f"/jobs/{job_id}/result").content == heard.content
+        assert [path.stem for path in (server.home / "tasks").glob(f"{job_id}*")] == [job_id]
+
+
+def test_results_expire(restarted: Restarted) -> None:
+    server, done = restarted.server, restarted.done
+    wait_until(lambda: not (server.home / done["file_path"]).exists())
+    wait_until(lambda: job(server, done["id"])["file_path"] is None)
+    answer = server.get(f"/jobs/{done['id']}/result")
+    assert (answer.status_code, answer.json()) == (
+        404,
+        {"detail": f"Job '{done['id']}' not found (result expired)"},
+    )
+    assert (server.home / "tasks" / "mine.wav").exists()
+
+
+def test_a_job_speaks_with_the_recording_that_it_began_with(restarted: Restarted) -> None:
+    assert restarted.left[restarted.imitating] == ("pending", 0)
+    wait_for(restarted.server, restarted.imitating)
+    assert restarted.server.get(f"/jobs/{restarted.imitating}/result").content == restarted.heard
+
+
+def test_jobs_have_the_only_worker_whichever_models_it_has_loaded(restarted: Restarted) -> None:
+    server = restarted.server
+    for model in ("noise", "hibari"):
+        assert server.speak(model=model).is_success
+    with configured(server, engine="hibari"):
+        job_id = submit(server, text=SENTENCE, voice_id="skylark")
+    wait_for(server, job_id)
