@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ import pytest
 from conftest import NOISE, SENTENCE, Server, make_home, running_server, wait_until
 from contract import configured
 
-SETTINGS = {**NOISE, "debug_mode": True}
+SETTINGS = {**NOISE, "debug_mode": True, "database_timeout": 1.0}
 CALL = {"text": SENTENCE, "voice_id": "static", "seed": 7}
 
 
@@ -30,8 +31,9 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(noisy: Server) -> Server:
-    """One that has logged nothing."""
+    """One that has logged and saved nothing."""
     delete(noisy, "/logs").raise_for_status()
+    shutil.rmtree(noisy.home / "outputs", ignore_errors=True)
     return noisy
 
 
@@ -108,10 +110,16 @@ def test_jobs_are_logged_under_their_ids(server: Server) -> None:
         assert server.get(f"/jobs/{job_id}/result").content == result
 
 
-def test_old_clips_go_and_what_others_put_there_stays(tmp_path: Path) -> None:
-    home = make_home(tmp_path, SETTINGS | {"save_outputs": True})
-    with running_server(home) as server:
+def test_old_clips_go_and_what_others_put_there_stays(server: Server, tmp_path: Path) -> None:
+    with configured(server, save_outputs=True):
         old, replaced, new = [server.get(f"/logs/{generation(server)}").json() for _ in range(3)]
+    home = make_home(tmp_path, SETTINGS | {"save_outputs": True})
+    shutil.copytree(server.home / "outputs", home / "outputs")
+    with (
+        closing(sqlite3.connect(server.home / "dia-server.db")) as database,
+        closing(sqlite3.connect(home / "dia-server.db")) as copy,
+    ):
+        database.backup(copy)
     own = home / "outputs" / "own.wav"
     own.write_bytes(b"own")
     (home / replaced["file_path"]).write_bytes(b"another recording")
@@ -121,8 +129,8 @@ def test_old_clips_go_and_what_others_put_there_stays(tmp_path: Path) -> None:
         aged = "UPDATE generations SET created_at = created_at - 25 * 3600 WHERE id != ?"
         database.execute(aged, (new["id"],))
         database.commit()
-    with running_server(home) as server:
-        wait_until(lambda: logs(server)["total"] == 1)
+    with running_server(home) as later:
+        wait_until(lambda: logs(later)["total"] == 1)
         left = {path.name for path in (home / "outputs").iterdir()}
         kept = [Path(entry["file_path"]) for entry in (replaced, new)]
         assert left == {"own.wav", *(path.name for path in kept), *(path.with_suffix(".json").name for path in kept)}
@@ -130,13 +138,14 @@ def test_old_clips_go_and_what_others_put_there_stays(tmp_path: Path) -> None:
         assert not (home / old["file_path"]).exists()
 
 
-def test_a_clip_is_delivered_even_if_it_cannot_be_saved(tmp_path: Path) -> None:
-    home = make_home(tmp_path, SETTINGS | {"save_outputs": True})
-    (home / "outputs").write_text("a file where the folder should be")
-    with running_server(home) as server:
+def test_a_clip_is_delivered_even_if_it_cannot_be_saved(server: Server) -> None:
+    outputs = server.home / "outputs"
+    outputs.write_text("a file where the folder should be")
+    with configured(server, save_outputs=True):
         entry = server.get(f"/logs/{generation(server)}").json()
         assert entry["file_path"] is None
         assert "output can't be saved" in server.log()
+    outputs.unlink()
 
 
 def test_a_preview_is_not_logged(server: Server) -> None:
@@ -154,17 +163,18 @@ def test_what_removes_all_takes_no_filter(server: Server) -> None:
     assert logs(server)["total"] == 1
 
 
-def test_a_refused_delete_removes_no_file(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, SETTINGS | {"save_outputs": True, "database_timeout": 1.0})) as server:
+def test_a_refused_delete_removes_no_file(server: Server) -> None:
+    outputs, tasks = server.home / "outputs", server.home / "tasks"
+    with configured(server, save_outputs=True):
         generation(server)
         job = server.post("/generate?async_mode=true", CALL).json()["job_id"]
         wait_until(lambda: server.get(f"/jobs/{job}").json()["status"] == "completed")
-        saved = sorted((tmp_path / "outputs").iterdir())
+        saved = sorted(outputs.iterdir())
         logs(server)
-        with closing(sqlite3.connect(tmp_path / "dia-server.db")) as other:
+        with closing(sqlite3.connect(server.home / "dia-server.db")) as other:
             other.execute("BEGIN IMMEDIATE")
             assert [delete(server, path).status_code for path in ("/logs", "/jobs")] == [503, 503]
-        assert sorted((tmp_path / "outputs").iterdir()) == saved
+        assert sorted(outputs.iterdir()) == saved
         assert server.get(f"/jobs/{job}/result").status_code == 200
         assert [delete(server, path).status_code for path in ("/logs", "/jobs")] == [200, 200]
-        assert list((tmp_path / "outputs").iterdir()) == list((tmp_path / "tasks").iterdir()) == []
+        assert list(outputs.iterdir()) == list(tasks.iterdir()) == []
