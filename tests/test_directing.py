@@ -17,7 +17,8 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from conftest import SENTENCE, Server, make_home, running_server, wait_until
+from conftest import SENTENCE, Server, make_home, wait_until
+from contract import configured
 from dia_server.blobs import Blobs
 from dia_server.errors import BadInput, VoiceNotFound
 from dia_server.models.hibari import Prosody, Timbre
@@ -222,25 +223,24 @@ def test_instructions_have_a_length(server: Server) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "instructions")
 
 
-def test_a_clip_has_a_longest_length(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"max_audio_seconds": 3})) as limited:
-        refused = limited.speak("A long sentence goes on and on, and then some more of it comes.", speed=0.5)
+def test_a_clip_has_a_longest_length(server: Server) -> None:
+    with configured(server, max_audio_seconds=3):
+        refused = server.speak("A long sentence goes on and on, and then some more of it comes.", speed=0.5)
         assert refused.status_code == 400
         assert "longer than 3 s" in refused.json()["error"]["message"]
-        assert limited.speak("Short.").status_code == 200
+        assert server.speak("Short.").status_code == 200
 
 
-def test_whole_clips_that_nobody_reads_count_as_open(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, {"max_clips": 2})) as limited:
-        limited.wait_until_ready()
+def test_whole_clips_that_nobody_reads_count_as_open(server: Server) -> None:
+    with configured(server, max_clips=2):
         body = {"input": "Long texts have slow readers. " * 130, "voice": "static", "model": "noise", "seed": 1}
-        url = f"{limited.url}/v1/audio/speech"
+        url = f"{server.url}/v1/audio/speech"
         with httpx.Client(timeout=60) as client, ExitStack() as readers:
             for _ in range(2):
                 request = client.build_request("POST", url, json=body | {"response_format": "wav"})
                 readers.callback(client.send(request, stream=True).close)
-            assert limited.speak("One more.").json()["error"]["code"] == "queue_full"
-        wait_until(lambda: limited.speak("One more.").status_code == 200)
+            assert server.speak("One more.").json()["error"]["code"] == "queue_full"
+        wait_until(lambda: server.speak("One more.").status_code == 200)
 
 
 def test_instructions_are_heard_and_logged(server: Server) -> None:
