@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import NOISE, Server, make_home, running_server, wait_until
+from contract import configured
 from recordings import encoded, voice_like, wav
 from test_decoder import refusals
 from test_prompts import kept, upload
@@ -237,16 +238,17 @@ def test_a_thousand_random_files(victim: Server) -> None:
     assert '"status":500' not in victim.log()
 
 
-def test_too_many_uploads_at_once_are_told_to_wait(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE | {"max_uploads": 1})) as server:
-        host, port = server.url.removeprefix("http://").split(":")
+def test_too_many_uploads_at_once_are_told_to_wait(victim: Server) -> None:
+    with configured(victim, max_uploads=1):
+        host, port = victim.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as connection:
             connection.sendall(
                 b"POST /audio_prompts/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + ID
             )
             # It takes its place once its head has been read.
-            wait_until(lambda: upload(server, "x", b"").status_code == 503)
-            answer = upload(server, "x", wav(VOICE))
+            wait_until(lambda: upload(victim, "x", b"").status_code == 503)
+            answer = upload(victim, "x", wav(VOICE))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        wait_until(lambda: upload(server, "x", wav(VOICE)).status_code == 200)
+        wait_until(lambda: upload(victim, "x", wav(VOICE)).status_code == 200)
+        httpx.delete(f"{victim.url}/audio_prompts/x").raise_for_status()
