@@ -6,11 +6,12 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from conftest import Server, make_home, running_server, wait_until
+from contract import configured
+from dia_server.settings import Settings
 from index_tts import NOISE, data_uri, ended, post, refusal, submit, wav_of
 
 SECRET = b"RIFF nobody may read this"
@@ -214,9 +215,8 @@ def test_as_many_large_bodies_come_in_as_there_may_be_uploads(server: Server) ->
     wait_until(lambda: post(server, large).status_code == 200)
 
 
-def test_a_whole_upload_fits_into_a_task(tmp_path: Path) -> None:
-    lane = {"speech": {"models": ["noise"], "processes": 1}}
-    with running_server(make_home(tmp_path, {"engine": "noise", "lanes": lane})) as server:
-        server.wait_until_ready()
+def test_a_whole_upload_fits_into_a_task(server: Server) -> None:
+    default = Settings()
+    with configured(server, max_upload_bytes=default.max_upload_bytes, max_uploads=default.max_uploads):
         assert post(server, speaker(data_uri(bytes(26_214_400)))).status_code == 200
         assert "larger than" in refusal(server, speaker(data_uri(bytes(26_214_401))))
