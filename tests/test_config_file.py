@@ -7,6 +7,7 @@ import random
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +25,60 @@ from dia_server.services.configuration import Configuration
 from dia_server.settings import RESTART, SECRETS, Settings
 
 
-def test_comments_and_all_other_lines_stay(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
+@pytest.fixture(scope="module")
+def without_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose settings are those of the environment; it has no file of them."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in NOISE.items():
+            environment.setenv(f"DIA_SERVER_{name.upper()}", yaml.safe_dump(value, default_flow_style=True))
+        environment.setenv("DIA_SERVER_READ_AHEAD", "5")
+        with running_server(tmp_path_factory.mktemp("without_file")) as running:
+            yield running
+
+
+@pytest.fixture
+def server(without_file: Server) -> Iterator[Server]:
+    """The same, and what a test changes lasts no longer than the test."""
+    before = without_file.get("/config").json()
+    yield without_file
+    # It may not be valid any more.
+    file_of(without_file).unlink()
+    after = without_file.get("/config").json()
+    changed = {name: value for name, value in before.items() if value != after[name]}
+    assert put(without_file, **changed).status_code == 200
+    file_of(without_file).unlink(missing_ok=True)
+
+
+def test_comments_and_all_other_lines_stay(server: Server) -> None:
     text = settings_reference.config_yaml() + (
         "\nengine:   'noise'   # ours\nlanes:\n  speech: {models: [noise], processes: 1}\n  # one is enough\n"
         "\nmax_clips: 9  # few\nauto_transcribe: off\n# the end"
     )
-    (home / "config.yaml").write_text(text)
-    with running_server(home) as server:
-        changes = {"max_clips": 8, "max_queue": 7, "output_retention_hours": None, "cors_origins": ["null"]}
-        assert put(server, **changes, voice_aliases={"a: b": "#1"}).status_code == 200
-        after = file_of(server).read_text()
-        expected = (
-            text.replace("max_clips: 9  # few", "max_clips: 8  # few")
-            .replace("#max_queue: 100\n", "#max_queue: 100\nmax_queue: 7\n")
-            .replace("#output_retention_hours: 24.0\n", "#output_retention_hours: 24.0\noutput_retention_hours: null\n")
-            .replace("#- https://127.0.0.1:*\n", "#- https://127.0.0.1:*\ncors_origins:\n- 'null'\n")
-            .replace("#  cedar: heron\n", "#  cedar: heron\nvoice_aliases:\n  'a: b': '#1'\n")
-        )
-        assert after.splitlines() == expected.splitlines()
-        assert put(server, voice_aliases={}, cors_origins=[]).status_code == 200
-        again = expected.replace("cors_origins:\n- 'null'\n", "cors_origins: []\n")
-        assert file_of(server).read_text() == again.replace("voice_aliases:\n  'a: b': '#1'\n", "voice_aliases: {}\n")
+    file_of(server).write_text(text)
+    changes = {"max_clips": 8, "max_queue": 7, "output_retention_hours": None, "cors_origins": ["null"]}
+    assert put(server, **changes, voice_aliases={"a: b": "#1"}).status_code == 200
+    after = file_of(server).read_text()
+    expected = (
+        text.replace("max_clips: 9  # few", "max_clips: 8  # few")
+        .replace("#max_queue: 100\n", "#max_queue: 100\nmax_queue: 7\n")
+        .replace("#output_retention_hours: 24.0\n", "#output_retention_hours: 24.0\noutput_retention_hours: null\n")
+        .replace("#- https://127.0.0.1:*\n", "#- https://127.0.0.1:*\ncors_origins:\n- 'null'\n")
+        .replace("#  cedar: heron\n", "#  cedar: heron\nvoice_aliases:\n  'a: b': '#1'\n")
+    )
+    assert after.splitlines() == expected.splitlines()
+    assert put(server, voice_aliases={}, cors_origins=[]).status_code == 200
+    again = expected.replace("cors_origins:\n- 'null'\n", "cors_origins: []\n")
+    assert file_of(server).read_text() == again.replace("voice_aliases:\n  'a: b': '#1'\n", "voice_aliases: {}\n")
 
 
-def test_what_the_environment_sets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIA_SERVER_MAX_QUEUE", "5")
-    with running_server(make_home(tmp_path, {**NOISE, "max_queue": 4})) as server:
-        answer = put(server, max_queue=6)
-        assert answer.status_code == 400
-        assert "DIA_SERVER_MAX_QUEUE, which would win again" in answer.json()["detail"]
-        assert put(server, max_queue=5, max_clips=6).status_code == 200
-        assert (in_file(server)["max_queue"], in_file(server)["max_clips"]) == (4, 6)
-        assert "set by the command line" in put(server, port=9).json()["detail"]
+def test_what_the_environment_sets_is_refused(server: Server) -> None:
+    file_of(server).write_text("read_ahead: 4\n")
+    answer = put(server, read_ahead=6)
+    assert answer.status_code == 400
+    assert "DIA_SERVER_READ_AHEAD, which would win again" in answer.json()["detail"]
+    assert put(server, read_ahead=5, max_clips=6).status_code == 200
+    assert (in_file(server)["read_ahead"], in_file(server)["max_clips"]) == (4, 6)
+    assert "set by the command line" in put(server, port=9).json()["detail"]
 
 
 def test_changes_outlive_the_server_and_keys_stay_secret(tmp_path: Path) -> None:
@@ -83,14 +105,11 @@ def test_changes_outlive_the_server_and_keys_stay_secret(tmp_path: Path) -> None
     assert not (home / "config.yaml").exists()
 
 
-def test_a_home_without_a_file_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in NOISE.items():
-        monkeypatch.setenv(f"DIA_SERVER_{name.upper()}", yaml.safe_dump(value, default_flow_style=True))
-    with running_server(tmp_path) as server:
-        assert put(server, max_queue=100).status_code == 200
-        assert not file_of(server).exists()
-        assert put(server, max_queue=101).status_code == 200
-        assert file_of(server).read_text() == "max_queue: 101\n"
+def test_a_home_without_a_file_gets_one(server: Server) -> None:
+    assert put(server, max_queue=100).status_code == 200
+    assert not file_of(server).exists()
+    assert put(server, max_queue=101).status_code == 200
+    assert file_of(server).read_text() == "max_queue: 101\n"
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.soak)])
@@ -126,21 +145,20 @@ def in_file_of(home: Path) -> dict[str, Any]:
     return content
 
 
-def test_what_is_edited_by_hand_meanwhile_stays(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, NOISE)) as server:
-        with file_of(server).open("a") as text:
-            text.write("max_clips: 3  # by hand\nmax_queue: 4\n")
-        answer = put(server, max_queue=100)
-        assert (answer.json()["config"]["max_clips"], in_file(server)["max_clips"]) == (256, 3)
-        assert in_file(server)["max_queue"] == 100
-        with file_of(server).open("a") as text:
-            text.write("max_clips: none\n")
-        whole = file_of(server).read_bytes()
-        answer = put(server, max_queue=9)
-        assert answer.status_code == 409
-        assert "not valid any more" in answer.json()["detail"]
-        assert "max_clips" in answer.json()["detail"]
-        assert (file_of(server).read_bytes(), server.get("/config").json()["max_queue"]) == (whole, 100)
+def test_what_is_edited_by_hand_meanwhile_stays(server: Server) -> None:
+    with file_of(server).open("a") as text:
+        text.write("max_clips: 3  # by hand\nmax_queue: 4\n")
+    answer = put(server, max_queue=100)
+    assert (answer.json()["config"]["max_clips"], in_file(server)["max_clips"]) == (256, 3)
+    assert in_file(server)["max_queue"] == 100
+    with file_of(server).open("a") as text:
+        text.write("max_clips: none\n")
+    whole = file_of(server).read_bytes()
+    answer = put(server, max_queue=9)
+    assert answer.status_code == 409
+    assert "not valid any more" in answer.json()["detail"]
+    assert "max_clips" in answer.json()["detail"]
+    assert (file_of(server).read_bytes(), server.get("/config").json()["max_queue"]) == (whole, 100)
 
 
 @pytest.mark.parametrize(
