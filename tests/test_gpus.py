@@ -193,17 +193,6 @@ def test_a_lost_gpu_takes_its_own_worker_only_and_comes_back(tmp_path: Path, gpu
         assert (after["pid"], after["deaths"]) == (before["pid"], 0)
 
 
-def test_a_driver_that_hangs_later_holds_up_nobody(tmp_path: Path, gpus: Write) -> None:
-    gpus(gpu("GPU-a"))
-    with running_server(home_with(tmp_path, ["mirror"])) as server:
-        server.wait_until_ready(1)
-        wait_until(lambda: status(server)["gpu_memory"])
-        gpus(gpu("GPU-a", error="hang"))
-        wait_until(lambda: status(server)["gpu_memory"] == {})
-        assert status(server)["models_loaded"] == {"gpu_0": True}
-        assert server.speak(voice="static", model="mirror").status_code == 200
-
-
 def test_doctor_tells_of_a_gpu_that_does_not_answer(tmp_path: Path, gpus: Write) -> None:
     gpus(gpu("GPU-a"), gpu("GPU-b", error="lost"))
     told = doctor(make_home(tmp_path / "home", {"port": 0}))
@@ -215,12 +204,20 @@ def test_doctor_tells_of_a_gpu_that_does_not_answer(tmp_path: Path, gpus: Write)
     assert re.search(r"ok +│ GPUs", doctor(tmp_path / "home").stdout)
 
 
-def test_gpus_of_several_types_are_told_of(tmp_path: Path, gpus: Write) -> None:
+def test_gpus_of_several_types_are_told_of_and_a_driver_that_hangs_later_holds_up_nobody(
+    tmp_path: Path, gpus: Write
+) -> None:
     gpus(gpu("GPU-a"), gpu("GPU-b", name="Tensor Two"))
     with running_server(home_with(tmp_path, ["mirror"])) as server:
         server.wait_until_ready(2)
         assert "GPUs of several types: a seed's bytes depend on which one speaks" in server.log()
-    assert "0 (Tensor One), 1 (Tensor Two); used: 0, 1; of several types" in doctor(server.home).stdout
+        assert "0 (Tensor One), 1 (Tensor Two); used: 0, 1; of several types" in doctor(server.home).stdout
+
+        wait_until(lambda: status(server)["gpu_memory"])
+        gpus(gpu("GPU-a", error="hang"), gpu("GPU-b", name="Tensor Two"))
+        wait_until(lambda: status(server)["gpu_memory"] == {})
+        assert status(server)["models_loaded"] == {"gpu_0": True, "gpu_1": True}
+        assert server.speak(voice="static", model="mirror").status_code == 200
 
 
 @pytest.mark.gpu
