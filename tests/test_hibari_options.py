@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from conftest import Server, make_home, running_server, wait_until
+from conftest import Server, wait_until
+from contract import configured
 from dia_server.models import registry
 from dia_server.models.hibari import HibariOptions
 from dia_server.models.hibari.cloning import Cloning
@@ -175,23 +176,31 @@ def test_the_attempts_are_told(engine: Engine) -> None:
     assert done(run(engine, verbose=True, **options)).value["attempts"] == 3
 
 
-def test_the_log_has_a_line_for_each_segment_with_the_generations_id(tmp_path: Path) -> None:
-    home = make_home(tmp_path, {"debug_mode": True, "log_format": "json"})
-    (home / "voices" / "told.yaml").write_text("models: {hibari: {verbose: true}}\n")
-    with running_server(home) as server:
-        server.wait_until_ready()
-        answer = server.speak(f"{TEXT} And then it rained.", "told", seed=1)
-        wait_until(lambda: len(lines(server)) == 2)
-        first, second = lines(server)
-        assert first["generation_id"] == second["generation_id"] == answer.headers["x-generation-id"]
-        assert first["phonemes"] > second["phonemes"] > 0
-        server.speak(TEXT, seed=1)
-    assert len(lines(server)) == 2
+@pytest.fixture
+def _told(server: Server) -> Iterator[None]:
+    voice = server.home / "voices" / "told.yaml"
+    voice.write_text("models: {hibari: {verbose: true}}\n")
+    yield
+    voice.unlink()
 
 
-def lines(server: Server) -> list[dict[str, Any]]:
+@pytest.mark.usefixtures("_told")
+def test_the_log_has_a_line_for_each_segment_with_the_generations_id(server: Server) -> None:
+    with configured(server, debug_mode=True):
+        told, quiet, last = (
+            server.speak(f"{TEXT} And then it rained.", name, seed=1).headers["x-generation-id"]
+            for name in ("told", "skylark", "told")
+        )
+    # What came before the last line is there then.
+    wait_until(lambda: len(lines(server, last)) == 2)
+    first, second = lines(server, told)
+    assert first["phonemes"] > second["phonemes"] > 0
+    assert lines(server, quiet) == []
+
+
+def lines(server: Server, generation: str) -> list[dict[str, Any]]:
     every = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
-    return [line for line in every if line.get("event") == "segment"]
+    return [line for line in every if line.get("event") == "segment" and line["generation_id"] == generation]
 
 
 # Words for what is written.
