@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import make_home, running_server
+from conftest import Server
 from dia_server.errors import DownloadFailed
 from dia_server.models.download import fetch
 from dia_server.models.hibari import bases
@@ -78,28 +78,36 @@ def test_pull_shows_licences_and_says_what_to_do_offline(tmp_path: Path) -> None
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_a_voice_whose_base_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    (home / "voices" / "british.yaml").write_text(yaml.safe_dump({"models": {"hibari": {"base": "emma"}}}))
-    with running_server(home) as server:
-        refused = server.speak(voice="british")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
-        assert refused.headers["x-should-retry"] == "false"
-        assert "dia-server models pull hibari" in refused.json()["error"]["message"]
-        assert server.speak().status_code == 200
+@pytest.fixture
+def british(server: Server) -> Iterator[Server]:
+    """The shared server with a voice that wants weights besides."""
+    voice = server.home / "voices" / "british.yaml"
+    voice.write_text(yaml.safe_dump({"models": {"hibari": {"base": "emma"}}}))
+    yield server
+    voice.unlink()
 
 
-def test_damaged_weights_harm_only_their_voice(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    (home / "voices" / "british.yaml").write_text(yaml.safe_dump({"models": {"hibari": {"base": "emma"}}}))
-    place = home / "cache" / "hibari" / bases()["emma"].file.path.name
-    place.parent.mkdir(parents=True)
+def test_a_voice_whose_base_is_missing_says_how_to_get_it(british: Server) -> None:
+    refused = british.speak(voice="british")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
+    assert refused.headers["x-should-retry"] == "false"
+    assert "dia-server models pull hibari" in refused.json()["error"]["message"]
+    assert british.speak().status_code == 200
+
+
+def deaths(server: Server) -> int:
+    return sum(worker["deaths"] for worker in server.workers())
+
+
+def test_damaged_weights_harm_only_their_voice(british: Server) -> None:
+    before = deaths(british)
+    place = british.home / "cache" / "hibari" / bases()["emma"].file.path.name
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(WEIGHTS)
-    with running_server(home) as server:
-        server.wait_until_ready()
-        for _ in range(3):
-            failed = server.speak(voice="british")
-            assert (failed.status_code, failed.json()["error"]["code"]) == (500, "generation_failed")
-            assert "is damaged; delete it and fetch it again" in failed.json()["error"]["message"]
-        assert server.speak().status_code == 200
-        assert sum(worker["deaths"] for worker in server.workers()) == 0
+    for _ in range(3):
+        failed = british.speak(voice="british")
+        assert (failed.status_code, failed.json()["error"]["code"]) == (500, "generation_failed")
+        assert "is damaged; delete it and fetch it again" in failed.json()["error"]["message"]
+    assert british.speak().status_code == 200
+    assert deaths(british) == before
+    place.unlink()
