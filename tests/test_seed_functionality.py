@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Server, make_home, running_server
+from conftest import NOISE, Server, make_home, running_server
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "test_seed_functionality.py"
 
@@ -118,7 +118,7 @@ def test_what_keeps_it_from_checking_is_said(tmp_path: Path) -> None:
     unreachable = check("http://127.0.0.1:1")
     assert (unreachable.returncode, unreachable.stdout) == (1, "")
     assert "can't be reached" in unreachable.stderr
-    with running_server(make_home(tmp_path, {"api_keys": ["secret"]})) as closed:
+    with running_server(make_home(tmp_path, NOISE | {"api_keys": ["secret"]})) as closed:
         assert "Give one with --api-key" in check(closed.url).stderr
         assert "Voice 'nobody' not found" in check(closed.url, "--api-key", "secret", "--voice", "nobody").stdout
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Server, make_home, running_server
+from conftest import NOISE, Server, make_home, running_server
 from dia_server.errors import ModelUnavailable
 from dia_server.tasks import Audio, Done, Ending, Event, Failed, Reference, Speak
 from tiny_voxcpm import CONFIG, write_tiny_voxcpm
@@ -203,6 +203,6 @@ def test_the_doctor_says_it_too_and_finds_nothing_wrong(tmp_path: Path) -> None:
 
 @needs_none
 def test_as_the_default_model_it_says_so_with_every_answer(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path / "home", {"engine": "voxcpm"})) as server:
+    with running_server(make_home(tmp_path / "home", NOISE | {"engine": "voxcpm"})) as server:
         message = server.speak(TEXT).json()["error"]["message"]
         assert message.startswith("Model 'voxcpm' can't be loaded: its packages are not installed")
