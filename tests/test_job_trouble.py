@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+import index_tts
 from conftest import NOISE, SENTENCE, Server, make_home, running_server, wait_until
 from dia_server.database.database import open_database
 from dia_server.settings import Settings
@@ -39,6 +40,13 @@ def completed(server: Server) -> int:
 
 def speaks(server: Server) -> bool:
     return server.post("/generate", CALL).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(make_home(tmp_path_factory.mktemp("trouble"), SETTINGS)) as running:
+        running.wait_until_ready()
+        yield running
 
 
 @pytest.fixture
@@ -107,46 +115,45 @@ def test_a_full_disk_refuses_jobs_and_nothing_else(small_home: Path) -> None:
         assert "unexpected error" not in server.log()
 
 
-def test_a_full_disk_for_copies_leaves_no_files(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", SETTINGS)
+def test_a_full_disk_for_copies_leaves_no_files(server: Server) -> None:
+    params = {"text": SENTENCE, "spk_audio_prompt": "static", "model": "noise", "output_path": "outputs/mine.wav"}
+    before = server.log().count("job not done")
     # One page, which is less than any clip.
-    with small_disk(home / "outputs", 4_096), running_server(home) as server:
-        server.wait_until_ready()
-        params = {"text": SENTENCE, "spk_audio_prompt": "static", "model": "noise", "output_path": "outputs/mine.wav"}
-        task_id = server.post("/tts", {"params": params}).json()["task_id"]
-        wait_until(lambda: server.log().count("job not done") >= 2)
-        wait_until(lambda: server.get(f"/tts/{task_id}").json()["status"] == "pending")
-        assert list((home / "tasks").glob("*.wav")) == []
+    with small_disk(server.home / "outputs", 4_096):
+        task_id = index_tts.submit(server, params)
+        wait_until(lambda: server.log().count("job not done") >= before + 2)
+        wait_until(lambda: index_tts.task(server, task_id)["status"] == "pending")
+        assert list((server.home / "tasks").glob(f"{task_id}*.wav")) == []
+        assert index_tts.delete(server, task_id).status_code == 200
 
 
-def test_a_locked_database_refuses_jobs_and_nothing_else(tmp_path: Path) -> None:
-    with running_server(make_home(tmp_path, SETTINGS)) as server:
-        server.wait_until_ready()
-        first = submit(server, **SLOW)
-        wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "processing")
-        with closing(sqlite3.connect(tmp_path / "dia-server.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with ThreadPoolExecutor(20) as clients:
-                answers = [clients.submit(server.post, "/v1/generate?async_mode=true", CALL) for _ in range(20)]
-                while not all(answer.done() for answer in answers):
-                    assert server.get("/health").status_code == 200
-            # All are told while the lock is still held.
-            for refused in (answer.result() for answer in answers):
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
-                assert refused.headers["retry-after"]
-                assert "locked" in refused.json()["detail"]
-            # Readers need no lock.
-            assert server.get(f"/jobs/{first}").status_code == 200
-            assert speaks(server)
-            # The job that was begun is done meanwhile, and waits to be written down.
-            wait_until(lambda: list((tmp_path / "tasks").glob("*.wav")))
-            wait_until(lambda: "database is away" in server.log())
-            other.execute("ROLLBACK")
-        wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "completed")
-        second = submit(server)
-        wait_until(lambda: server.get(f"/jobs/{second}").json()["status"] == "completed")
-        assert server.get("/logs").json()["total"] >= 3
-        assert "unexpected error" not in server.log()
+def test_a_locked_database_refuses_jobs_and_nothing_else(server: Server) -> None:
+    before = server.get("/logs").json()["total"]
+    first = submit(server, **SLOW)
+    wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "processing")
+    with closing(sqlite3.connect(server.home / "dia-server.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(20) as clients:
+            answers = [clients.submit(server.post, "/v1/generate?async_mode=true", CALL) for _ in range(20)]
+            while not all(answer.done() for answer in answers):
+                assert server.get("/health").status_code == 200
+        # All are told while the lock is still held.
+        for refused in (answer.result() for answer in answers):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
+            assert refused.headers["retry-after"]
+            assert "locked" in refused.json()["detail"]
+        # Readers need no lock.
+        assert server.get(f"/jobs/{first}").status_code == 200
+        assert speaks(server)
+        # The job that was begun is done meanwhile, and waits to be written down.
+        wait_until(lambda: list((server.home / "tasks").glob(f"{first}*.wav")))
+        wait_until(lambda: "database is away" in server.log())
+        other.execute("ROLLBACK")
+    wait_until(lambda: server.get(f"/jobs/{first}").json()["status"] == "completed")
+    second = submit(server)
+    wait_until(lambda: server.get(f"/jobs/{second}").json()["status"] == "completed")
+    assert server.get("/logs").json()["total"] >= before + 3
+    assert "unexpected error" not in server.log()
 
 
 def test_a_postgresql_that_is_away_refuses_jobs_and_nothing_else(tmp_path: Path, postgres: Postgres) -> None:
