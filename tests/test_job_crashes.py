@@ -207,7 +207,7 @@ def check_tasks(server: Address, fleet: Fleet, params: list[dict[str, Any]], acc
 
 
 def test_tasks_survive_kills_of_workers_and_postgresql(tmp_path: Path, postgres: Postgres) -> None:
-    kill_workers(tmp_path, postgres, count=100, seconds=10)
+    kill_workers(tmp_path, postgres, count=100, seconds=6)
 
 
 @pytest.mark.soak

@@ -27,10 +27,17 @@ CHECKS = (
 
 # What leads from one route to another goes first, since the others also send DELETE to all lists.
 PHASES = ("stateful", "examples,coverage,fuzzing")
+# Paths that lead where those without /v1 lead too.
+AGAIN = "^/v1/(?!audio|models)"
 
 
 def run_schemathesis(
-    home: Path, settings: dict[str, Any], headers: dict[str, str], examples: int, phases: Sequence[str] = PHASES
+    home: Path,
+    settings: dict[str, Any],
+    headers: dict[str, str],
+    examples: int,
+    phases: Sequence[str] = PHASES,
+    without: Sequence[str] = (),
 ) -> None:
     noise = {**NOISE, "voice_aliases": {"alloy": "static"}, "index_tts": {"model": "noise"}}
     file = make_home(home, {**noise, **settings}) / "config.yaml"
@@ -48,7 +55,7 @@ def run_schemathesis(
         for phase in phases:
             command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json"]
             command += ["--phases", phase, "--checks", ",".join(CHECKS), "--max-examples", str(examples)]
-            command += ["--seed", "1"]
+            command += ["--seed", "1", *(f"--exclude-path-regex={paths}" for paths in without)]
             for name, value in headers.items():
                 command += ["--header", f"{name}: {value}"]
             found = subprocess.run(command, capture_output=True, text=True, cwd=home, check=False)
@@ -57,13 +64,13 @@ def run_schemathesis(
 
 
 def test_routes_answer_as_documented(tmp_path: Path) -> None:
-    run_schemathesis(tmp_path, {}, {}, examples=3)
+    run_schemathesis(tmp_path, {}, {}, examples=3, without=[AGAIN])
 
 
 def test_closed_routes_answer_as_documented(tmp_path: Path) -> None:
     # Behind the keys lies the same; that all of it is closed is told by few requests.
     phases = ("stateful", "fuzzing")
-    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, 1, phases)
+    run_schemathesis(tmp_path, {"api_keys": [KEY]}, {"Authorization": f"Bearer {KEY}"}, examples=1, phases=phases)
 
 
 @pytest.mark.soak
