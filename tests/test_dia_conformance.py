@@ -25,7 +25,7 @@ from dia_server.models.dia.sampling import Candidates, Controls  # noqa: E402
 from dia_speech import begin, random_codes, reading, runtime_of, spoken, spoken_together  # noqa: E402
 from tiny_dia import tiny_codec, tiny_model  # noqa: E402
 
-FRAMES = 44
+FRAMES = 36
 HOP = 512
 # Ends its sentences where it likes: after 12 to 36 rows with some texts, not before the limit with others.
 TEXTS = (

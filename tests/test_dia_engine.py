@@ -150,11 +150,11 @@ def test_a_task_that_is_not_taken_takes_no_slot(stage: Stage) -> None:
     assert all(isinstance(heard.ending, Done) for heard in stage.hear(*[speak(5, "Hi.")] * SLOTS))
 
 
-def test_a_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) -> None:
+def test_many_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) -> None:
     dice = random.Random(1)
     bad = [task for task, _ in bad_tasks(tmp_path)]
     waiting = []
-    for number in range(100):
+    for number in range(60):
         text = "".join(dice.choices("abcdef ,.", k=dice.randrange(1, 3)))
         task = speak(number, f"x{text}", judge=dice.choice(["start", "start", "segment"]))
         waiting.append((number, dice.choice(bad) if dice.random() < 0.2 else task))
@@ -175,7 +175,7 @@ def test_a_hundred_mixed_requests_leave_nothing(stage: Stage, tmp_path: Path) ->
             endings[number] = None
             open_tasks.remove(number)
     kinds = [type(ending) for ending in endings.values()]
-    assert len(endings) == 100
+    assert len(endings) == 60
     assert min(kinds.count(kind) for kind in (Done, Failed, type(None))) >= 5
     assert list(stage.engine.step()) == []
     assert not stage.runtime.slots.active.any()

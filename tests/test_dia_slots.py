@@ -105,6 +105,8 @@ def test_a_new_runtime_changes_nothing(tiny_dia: tuple[Path, Path], dtype: str, 
     assert np.array_equal(spoken(anew, WITH_PROMPT, 4), alone["prompt"])
 
 
+# It compiles for half a minute; CI runs it besides.
+@pytest.mark.soak
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the processor with g++, and there is none")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler has some of its own
 def test_a_compiled_step_keeps_all_that(tiny_dia: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,9 +339,10 @@ import httpx
 from conftest import NOISE, make_home, running_server
 
 sound = Path(sys.argv[2]).read_bytes()
-for is_strict in (False, True):
-    home = make_home(Path(sys.argv[1]), NOISE | {"whisper_model_size": "base", "whisper_strict": is_strict})
-    with running_server(home) as server:
+home = make_home(Path(sys.argv[1]), NOISE | {"whisper_model_size": "base"})
+with running_server(home) as server:
+    for is_strict in (False, True):
+        httpx.put(f"{server.url}/config", json={"whisper_strict": is_strict}).raise_for_status()
         for route in ("transcriptions", "translations"):
             files = {"file": ("a.wav", sound)}
             answer = httpx.post(f"{server.url}/v1/audio/{route}", files=files, timeout=120)
