@@ -19,9 +19,9 @@ serve: $(VENV)/.serve ## start the server on http://localhost:7860, this folder 
 whisper: $(VENV)/.whisper ## add transcription by Whisper to what `make serve` starts
 
 # They start hundreds of processes, each of which would compile everything anew where no bytecode may be kept. Tests wait
-# for much, so that two processors serve three at a time.
+# for much, so that two processors serve three at a time; threads that multiply matrices would be in each other's way.
 test: $(VENV)/.test ## run all tests, which ends with why some were skipped
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: ## run all tests, and tell what of dia_server they run; takes a fifth longer
 	@$(MAKE) --no-print-directory test ARGS="--cov $(ARGS)"
